@@ -1,0 +1,37 @@
+//! Every bound of the protocol, in one place.
+//!
+//! The first group makes an epoch invalid and is the same on every host for ever; the second bounds what one
+//! process keeps in memory and may differ between releases.
+
+/// Longest key, in bytes. A key is a URI path; 1 KiB leaves room for any sensible path in a 64 KiB token.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Stored headers of one value: the sum of names and values, in bytes.
+pub const META_BYTES_MAX: usize = 8 * 1024;
+/// One token, in bytes as stored: CBOR of a CACAO, ASCII of a JWT.
+pub const TOKEN_BYTES_MAX: usize = 64 * 1024;
+/// Events of one epoch.
+pub const EPOCH_EVENTS_MAX: usize = 4096;
+/// Parents of one epoch, beside `prev`.
+pub const EPOCH_PARENTS_MAX: usize = 64;
+/// The body of an epoch, in bytes: 4,096 events of the usual 1 KiB.
+pub const EPOCH_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The header of an epoch, in bytes: 64 parents of about 40 bytes, a space id and the rest.
+pub const EPOCH_HEADER_BYTES_MAX: usize = 8 * 1024;
+/// Longest space id, in bytes.
+pub const SPACE_ID_BYTES_MAX: usize = 512;
+/// Delegations in the closure of one token's proofs.
+pub const PROOFS_MAX: usize = 64;
+
+/// How far a clock may be ahead: of an epoch before it waits, of our own commits before they are refused.
+pub const CLOCK_AHEAD_MAX_MS: i64 = 60_000;
+/// How long after its expiry a token may still stand in an epoch: it was accepted in time and committed later.
+pub const EXPIRY_GRACE_MS: i64 = 60_000;
+/// A token's operations count at the least version not older than this before its expiry, while there is one.
+pub const ONCE_WINDOW_MS: i64 = 6 * 60_000;
+
+/// A value up to this size travels inside the log; a larger one is a file. 256 KiB.
+pub const INLINE_BYTES_MAX: u64 = 256 * 1024;
+/// Epochs that wait for a missing ancestor or for the clock, per space.
+pub const WAITING_EPOCHS_MAX: usize = 1024;
+/// Bytes of the epochs that wait, per space.
+pub const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
