@@ -1,0 +1,250 @@
+//! The epoch DAG of one space as this replica holds it: branches, vectors and heads.
+//!
+//! A *branch* is the linear run of one host's epochs in one incarnation; a forked chain is two branches. Branch numbers
+//! are this replica's own and are never sent. What an epoch's Past reaches is a prefix of each branch, so a set of epochs
+//! closed under Past is one [`Vector`], and "is an ancestor" is one comparison.
+
+use std::collections::BTreeMap;
+
+use crate::id::{EpochId, HostKey, Incarnation};
+
+/// Where an epoch stands: its branch and its number on its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The branch, numbered by this replica.
+    pub branch: u32,
+    /// The epoch's `n`.
+    pub n: u64,
+}
+
+/// A set of epochs closed under Past: of each branch the greatest `n` in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vector(BTreeMap<u32, u64>);
+
+impl Vector {
+    /// Whether the epoch at `place` is in the set.
+    #[must_use]
+    pub fn contains(&self, place: Place) -> bool {
+        self.0.get(&place.branch).is_some_and(|n| place.n <= *n)
+    }
+
+    /// Adds the epoch at `place` and what its branch holds before it.
+    pub fn reach(&mut self, place: Place) {
+        let n = self.0.entry(place.branch).or_insert(place.n);
+        *n = (*n).max(place.n);
+    }
+
+    /// Union.
+    pub fn join(&mut self, other: &Self) {
+        for (&branch, &n) in &other.0 {
+            self.reach(Place { branch, n });
+        }
+    }
+
+    /// Intersection.
+    #[must_use]
+    pub fn meet(&self, other: &Self) -> Self {
+        let common = |(branch, n): (&u32, &u64)| other.0.get(branch).map(|m| (*branch, *n.min(m)));
+        Self(self.0.iter().filter_map(common).collect())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Place> {
+        self.0.iter().map(|(&branch, &n)| Place { branch, n })
+    }
+}
+
+/// The linear run of one host's epochs in one incarnation.
+#[derive(Debug, Clone)]
+struct Branch {
+    host: HostKey,
+    incarnation: Incarnation,
+    tip_n: u64,
+    /// Of each other branch, ascending by n: from this branch's epoch n on, Past reaches up to m there.
+    learned: BTreeMap<u32, Vec<(u64, u64)>>,
+}
+
+/// What a header says of an epoch's place.
+#[derive(Debug, Clone, Copy)]
+pub struct Link<'a> {
+    /// The epoch.
+    pub id: EpochId,
+    /// Its host.
+    pub host: HostKey,
+    /// Its host's incarnation.
+    pub incarnation: Incarnation,
+    /// Its number.
+    pub n: u64,
+    /// Its clock.
+    pub seq: u64,
+    /// Where `prev` stands, `None` exactly for a chain's first epoch.
+    pub prev: Option<Place>,
+    /// Where the parents stand.
+    pub parents: &'a [Place],
+}
+
+/// An epoch in no other's Past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Where it stands.
+    pub place: Place,
+    /// Its clock.
+    pub seq: u64,
+}
+
+/// A fork: two epochs of one host with the same incarnation and number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fork {
+    /// The host that signed both.
+    pub host: HostKey,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// The number both epochs carry.
+    pub n: u64,
+}
+
+/// The DAG: every epoch is held with its whole Past.
+#[derive(Debug, Clone, Default)]
+pub struct Dag {
+    branches: Vec<Branch>,
+    heads: BTreeMap<EpochId, Head>,
+    forks: Vec<Fork>,
+    epochs: u64,
+}
+
+impl Dag {
+    /// The ids of the heads, ascending: the frontier.
+    pub fn frontier(&self) -> impl ExactSizeIterator<Item = EpochId> {
+        self.heads.keys().copied()
+    }
+
+    /// The heads with their places and clocks.
+    #[must_use]
+    pub fn heads(&self) -> &BTreeMap<EpochId, Head> {
+        &self.heads
+    }
+
+    /// Chains seen to fork, in the order they were seen.
+    #[must_use]
+    pub fn forks(&self) -> &[Fork] {
+        &self.forks
+    }
+
+    /// How many epochs there are.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.epochs
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.epochs == 0
+    }
+
+    /// The host whose epoch stands at `place`, with its incarnation.
+    #[must_use]
+    pub fn chain(&self, place: Place) -> Option<(HostKey, Incarnation)> {
+        self.branches.get(place.branch as usize).map(|branch| (branch.host, branch.incarnation))
+    }
+
+    /// The epoch at `place` and its Past.
+    #[must_use]
+    pub fn reach(&self, place: Place) -> Vector {
+        let mut vector = Vector::default();
+        if let Some(branch) = self.branches.get(place.branch as usize) {
+            for (&other, steps) in &branch.learned {
+                let known = steps.partition_point(|(n, _)| *n <= place.n);
+                if let Some(&(_, m)) = known.checked_sub(1).and_then(|last| steps.get(last)) {
+                    vector.reach(Place { branch: other, n: m });
+                }
+            }
+            vector.reach(place);
+        }
+        vector
+    }
+
+    /// All that an epoch with this prev and these parents has in its Past.
+    #[must_use]
+    pub fn past(&self, prev: Option<Place>, parents: &[Place]) -> Vector {
+        let mut past = Vector::default();
+        for &place in prev.iter().chain(parents) {
+            past.join(&self.reach(place));
+        }
+        past
+    }
+
+    /// Takes an epoch in whose prev and parents are held, and says where it stands.
+    pub fn insert(&mut self, link: &Link<'_>) -> Place {
+        let past = self.past(link.prev, link.parents);
+        let at_tip = |place: &Place| self.branches.get(place.branch as usize).is_some_and(|b| b.tip_n == place.n);
+        let branch = match link.prev.filter(at_tip) {
+            Some(prev) => prev.branch,
+            None => self.open(link),
+        };
+        let place = Place { branch, n: link.n };
+        let known = self.reach(place);
+        let run = &mut self.branches[branch as usize];
+        run.tip_n = link.n;
+        for other in past.iter().filter(|other| other.branch != branch && !known.contains(*other)) {
+            run.learned.entry(other.branch).or_default().push((link.n, other.n));
+        }
+        self.heads.retain(|_, head| !past.contains(head.place));
+        self.heads.insert(link.id, Head { place, seq: link.seq });
+        self.epochs += 1;
+        place
+    }
+
+    fn open(&mut self, link: &Link<'_>) -> u32 {
+        let same = |b: &Branch| b.host == link.host && b.incarnation == link.incarnation;
+        if self.branches.iter().any(same) {
+            self.forks.push(Fork { host: link.host, incarnation: link.incarnation, n: link.n });
+        }
+        let number = u32::try_from(self.branches.len()).expect("memory ends before 2^32 branches");
+        self.branches.push(Branch {
+            host: link.host,
+            incarnation: link.incarnation,
+            tip_n: link.n,
+            learned: BTreeMap::new(),
+        });
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(id: u8, host: u8, n: u64, prev: Option<Place>, parents: &[Place]) -> Link<'_> {
+        let incarnation = Incarnation([0; 8]);
+        Link { id: EpochId([id; 32]), host: HostKey([host; 32]), incarnation, n, seq: n, prev, parents }
+    }
+
+    #[test]
+    fn an_ancestor_is_told_from_a_concurrent_epoch() {
+        let mut dag = Dag::default();
+        let a0 = dag.insert(&link(1, 1, 0, None, &[]));
+        let b0 = dag.insert(&link(2, 2, 0, None, &[]));
+        let a1 = dag.insert(&link(3, 1, 1, Some(a0), &[]));
+        assert!(!dag.reach(a1).contains(b0));
+        let b1 = dag.insert(&link(4, 2, 1, Some(b0), &[a0]));
+        assert!(dag.reach(b1).contains(a0) && !dag.reach(b1).contains(a1) && !dag.reach(b0).contains(a0));
+        assert_eq!(dag.frontier().collect::<Vec<_>>(), [EpochId([3; 32]), EpochId([4; 32])]);
+    }
+
+    #[test]
+    fn a_forked_chain_is_two_branches_and_both_stay_heads() {
+        let mut dag = Dag::default();
+        let a0 = dag.insert(&link(1, 1, 0, None, &[]));
+        let b0 = dag.insert(&link(9, 2, 0, None, &[]));
+        let a1 = dag.insert(&link(2, 1, 1, Some(a0), &[b0]));
+        let twin = dag.insert(&link(3, 1, 1, Some(a0), &[]));
+        assert_ne!(a1.branch, twin.branch);
+        assert_eq!(dag.forks().len(), 1);
+        assert_eq!(dag.heads().len(), 2);
+        assert!(dag.reach(twin).contains(a0) && !dag.reach(twin).contains(a1) && !dag.reach(twin).contains(b0));
+        let on = dag.insert(&link(4, 1, 2, Some(twin), &[a1]));
+        assert_eq!(on.branch, twin.branch);
+        assert!(dag.reach(on).contains(a1) && dag.reach(on).contains(b0));
+        assert_eq!(dag.heads().len(), 1);
+    }
+}

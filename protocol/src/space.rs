@@ -1,0 +1,259 @@
+//! One space as a state machine without IO.
+//!
+//! [`Space`] takes calls and messages in, and gives out values that say what the outer world has to do.
+
+mod apply;
+mod batch;
+mod cut;
+mod effect;
+mod judge;
+mod tokens;
+mod view;
+mod waiting;
+
+use std::collections::VecDeque;
+
+use ed25519_dalek::SigningKey;
+
+pub use effect::{CallId, Change, Commit, Invalid, NewValue, Output, Refusal, Reply, Write, Written};
+pub use judge::CheckedEpoch;
+pub use view::{EpochAt, View, ViewError};
+
+use self::{
+    apply::Log,
+    batch::{Batch, Own},
+    judge::{Ancestry, Bench},
+    view::Overlay,
+    waiting::Waiting,
+};
+use crate::{
+    authority::{Access, Proof},
+    dag::Dag,
+    id::{Did, EpochId, HostKey, Incarnation, Millis, SpaceId},
+    kv::Operation,
+    limits::CLOCK_AHEAD_MAX_MS,
+};
+
+/// One space on one host.
+///
+/// Four kinds of method: **inputs** (`handle_*`), each with the time and a borrowed view of what is durable;
+/// **outputs** (`poll_output`, to be drained after each input); the **timer** (`poll_timeout`, asked after draining);
+/// and **questions**, which change nothing.
+///
+/// Nothing leaves before it is durable: of a batch first comes `Commit`, and only after `handle_committed` its
+/// `Access` and `Reply`. One `Commit` is outstanding at a time; calls go on filling the next batch meanwhile. A commit that
+/// fails ends the state machine: drop it and open a new one, with a new incarnation, from what is durable. The same
+/// holds after a [`ViewError`].
+pub struct Space {
+    id: SpaceId,
+    key: SigningKey,
+    host: HostKey,
+    did: Did,
+    own: Own,
+    log: Log,
+    batch: Batch,
+    waiting: Waiting,
+    /// Whether a `Commit` is out.
+    committing: bool,
+    /// What may leave once it is durable.
+    held_back: Vec<Output>,
+    outputs: VecDeque<Output>,
+}
+
+impl Space {
+    /// A space of which nothing is held yet, for the host with this key. `incarnation` is drawn at random.
+    #[must_use]
+    pub fn new(id: SpaceId, key: SigningKey, incarnation: Incarnation) -> Self {
+        let host = HostKey(key.verifying_key().to_bytes());
+        Self {
+            log: Log::new(id.clone()),
+            did: host.did(),
+            own: Own { incarnation, last: None },
+            batch: Batch::default(),
+            waiting: Waiting::default(),
+            committing: false,
+            held_back: Vec::new(),
+            outputs: VecDeque::new(),
+            id,
+            key,
+            host,
+        }
+    }
+
+    /// Takes in an epoch that is durable already: how a space is opened from its log, epochs in log order.
+    ///
+    /// Returns what the index has to hold because of it; the index that `view` reads may hold it already.
+    ///
+    /// # Errors
+    /// [`ReplayError`] when the log does not hold what it should, or the view cannot be read.
+    pub fn replay(&mut self, view: &dyn View, checked: &CheckedEpoch) -> Result<Vec<Change>, ReplayError> {
+        let mut view = Overlay::new(view);
+        let ancestry = Ancestry::find(checked.epoch(), &view)?.ok_or(ReplayError::Ancestor(checked.epoch().id))?;
+        let judged = self.bench(&view).judge(checked, &ancestry)?;
+        let judged = judged.map_err(|invalid| ReplayError::Invalid(checked.epoch().id, invalid))?;
+        Ok(self.log.apply(&self.id, checked, &ancestry, judged, &mut view)?.changes)
+    }
+
+    /// A client's write. Its time, lifetime and signature are checked.
+    ///
+    /// # Errors
+    /// [`ViewError`]; the call then changed nothing.
+    pub fn handle_invocation(
+        &mut self,
+        now: Millis,
+        view: &dyn View,
+        call: CallId,
+        write: Write,
+    ) -> Result<(), ViewError> {
+        match self.accept_write(now, view, call, write)? {
+            Ok(()) => {}
+            Err(refusal) => self.outputs.push_back(Output::Reply(call, Err(refusal))),
+        }
+        self.go_on(now, view)
+    }
+
+    /// A client's delegation or revocation. Its time and signature are checked. `borrowed` holds what it rests on and this
+    /// log may not hold, ancestors first.
+    ///
+    /// # Errors
+    /// [`ViewError`]; the call then changed nothing.
+    pub fn handle_token(
+        &mut self,
+        now: Millis,
+        view: &dyn View,
+        call: CallId,
+        token: Proof,
+        borrowed: Vec<Proof>,
+    ) -> Result<(), ViewError> {
+        match self.accept_token(now, view, call, token, borrowed)? {
+            Ok(Some(reply)) => self.outputs.push_back(Output::Reply(call, Ok(reply))),
+            Ok(None) => {}
+            Err(refusal) => self.outputs.push_back(Output::Reply(call, Err(refusal))),
+        }
+        self.go_on(now, view)
+    }
+
+    /// Epochs from other hosts, in any order. Those whose ancestors are missing wait, within bounds.
+    ///
+    /// # Errors
+    /// [`ViewError`]; the call then changed nothing.
+    pub fn handle_epochs(
+        &mut self,
+        now: Millis,
+        view: &dyn View,
+        epochs: impl IntoIterator<Item = CheckedEpoch>,
+    ) -> Result<(), ViewError> {
+        for checked in epochs {
+            if view.epoch(&checked.epoch().id)?.is_none() {
+                self.waiting.admit(checked);
+            }
+        }
+        self.go_on(now, view)
+    }
+
+    /// The outstanding commit is durable, and `view` shows it.
+    ///
+    /// # Errors
+    /// [`ViewError`]; the call then changed nothing.
+    pub fn handle_committed(&mut self, now: Millis, view: &dyn View) -> Result<(), ViewError> {
+        self.committing = false;
+        self.outputs.extend(self.held_back.drain(..));
+        self.batch.committed();
+        self.go_on(now, view)
+    }
+
+    /// The time that `poll_timeout` named has come.
+    ///
+    /// # Errors
+    /// [`ViewError`]; the call then changed nothing.
+    pub fn handle_timeout(&mut self, now: Millis, view: &dyn View) -> Result<(), ViewError> {
+        self.go_on(now, view)
+    }
+
+    /// What the outer world has to do next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call `handle_timeout`: an epoch whose clock is ahead of ours comes into reach.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Millis> {
+        self.waiting.next_time().map(|time| time.plus(-CLOCK_AHEAD_MAX_MS))
+    }
+
+    /// The accepting side of authority, what is not durable yet included.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.log.access
+    }
+
+    /// The epochs held, what is not durable yet included.
+    #[must_use]
+    pub fn dag(&self) -> &Dag {
+        &self.log.dag
+    }
+
+    /// Ancestors that waiting epochs lack.
+    #[must_use]
+    pub fn missing(&self) -> Vec<EpochId> {
+        self.waiting.missing()
+    }
+
+    /// Whether a revocation takes an operation's effect away.
+    #[must_use]
+    pub fn is_void(&self, operation: &Operation) -> bool {
+        self.log.is_void(operation)
+    }
+
+    fn bench<'a>(&'a self, view: &'a dyn View) -> Bench<'a> {
+        Bench { space: &self.id, dag: &self.log.dag, tokens: &self.log.tokens, view }
+    }
+
+    /// Starts the next commit if none is out: first what came from other hosts, then the batch.
+    fn go_on(&mut self, now: Millis, view: &dyn View) -> Result<(), ViewError> {
+        if self.committing {
+            return Ok(());
+        }
+        let commit = match self.take_waiting(now, view)? {
+            Some(commit) => Some(commit),
+            None => self.seal(now, view)?,
+        };
+        if let Some(commit) = commit {
+            self.committing = true;
+            self.outputs.push_back(Output::Commit(commit));
+        }
+        Ok(())
+    }
+
+    /// Applies every waiting epoch whose time has come and whose ancestors are held.
+    fn take_waiting(&mut self, now: Millis, view: &dyn View) -> Result<Option<Commit>, ViewError> {
+        let mut view = Overlay::new(view);
+        let mut commit = Commit { epochs: Vec::new(), blobs: Vec::new(), changes: Vec::new() };
+        while let Some((checked, ancestry)) = self.waiting.next_ready(now, &view)? {
+            match self.bench(&view).judge(&checked, &ancestry)? {
+                Err(invalid) => self.outputs.push_back(Output::Refused(checked.epoch.id, invalid)),
+                Ok(judged) => {
+                    let applied = self.log.apply(&self.id, &checked, &ancestry, judged, &mut view)?;
+                    self.held_back.extend(applied.access.into_iter().map(Output::Access));
+                    commit.changes.extend(applied.changes);
+                    commit.epochs.push(checked.epoch.signed);
+                }
+            }
+        }
+        Ok((!commit.epochs.is_empty()).then_some(commit))
+    }
+}
+
+/// Why a space cannot be opened from its log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// An epoch's ancestor does not come before it.
+    #[error("the log holds epoch {0} before an ancestor of it")]
+    Ancestor(EpochId),
+    /// An epoch that is not valid.
+    #[error("the log holds epoch {0}, which is not valid: {1}")]
+    Invalid(EpochId, Invalid),
+    /// The index cannot be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+}

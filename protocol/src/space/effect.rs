@@ -1,0 +1,168 @@
+//! What goes into the state machine and what comes out of it, as values.
+
+use bytes::Bytes;
+
+use super::view::EpochAt;
+use crate::{
+    authority::{AccessChange, Denied, Proof},
+    epoch::SignedEpoch,
+    id::{BlobHash, EpochId, Key},
+    kv::{Condition, Meta, Operation, Version},
+};
+
+/// Names one call to the state machine; the reply carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallId(pub u64);
+
+/// An invocation that writes: one put or delete.
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// The invocation.
+    pub token: Proof,
+    /// The generation of authority at which it was found to be allowed.
+    pub authorized_at: u64,
+    /// What it rests on and the space's log does not hold, ancestors first.
+    pub borrowed: Vec<Proof>,
+    /// The value of a put.
+    pub value: Option<NewValue>,
+    /// What it demands of the key's present state.
+    pub condition: Condition,
+}
+
+/// A value that a client sent.
+#[derive(Debug, Clone)]
+pub struct NewValue {
+    /// Its hash.
+    pub blob: BlobHash,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The headers to store.
+    pub meta: Meta,
+    /// The bytes when they go into the log; `None` when they are durable in a file already.
+    pub inline: Option<Bytes>,
+}
+
+/// What the outer world has to do, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// Make these durable, then call `handle_committed`. One is outstanding at a time.
+    Commit(Commit),
+    /// Publish a step of authority; it is durable.
+    Access(AccessChange),
+    /// Answer a call.
+    Reply(CallId, Result<Reply, Refusal>),
+    /// An epoch from outside was refused for ever.
+    Refused(EpochId, Invalid),
+}
+
+/// What becomes durable at once.
+#[derive(Debug)]
+pub struct Commit {
+    /// The epochs, ancestors first.
+    pub epochs: Vec<SignedEpoch>,
+    /// The small values of the host's own epoch.
+    pub blobs: Vec<(BlobHash, Bytes)>,
+    /// What the index has to learn once the epochs are durable; absolute values, in order.
+    pub changes: Vec<Change>,
+}
+
+/// One record for the index.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// An epoch is held.
+    Epoch {
+        /// Its id.
+        id: EpochId,
+        /// Where it stands.
+        at: EpochAt,
+    },
+    /// An operation that is not dead.
+    Operation(Operation),
+    /// Who wins a key now, `None` when nothing counts any more.
+    Winner {
+        /// The key.
+        key: Key,
+        /// The winning operation.
+        winner: Option<Operation>,
+    },
+}
+
+/// The good end of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// A write is durable.
+    Written(Written),
+    /// The log took the token in with this epoch.
+    Taken(EpochId),
+    /// The log held it already.
+    Held,
+}
+
+/// What a write did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Its version; the epoch in it is the write's frontier token.
+    pub version: Version,
+    /// The value written by a put.
+    pub blob: Option<BlobHash>,
+    /// The live value that a delete removed.
+    pub removed: Option<BlobHash>,
+}
+
+/// Why a call was refused; nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No authority.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The token is not in force any more, or not yet.
+    #[error("Invocation expired or not yet valid")]
+    Expired,
+    /// The token was used before, for something else.
+    #[error("duplicate invocation")]
+    Duplicate,
+    /// The key's present state is not what the write demands.
+    #[error("KV precondition failed")]
+    Precondition,
+    /// A delete of a key that was never written.
+    #[error("No Such Key: {0}")]
+    NoSuchKey(Key),
+    /// The write signs hash, size and headers of another value.
+    #[error("the value is not the one the token signs (kvspace/content)")]
+    Content,
+    /// The token does not hold exactly one put or delete of this space with a path.
+    #[error("the token writes no key of this space")]
+    NoKey,
+    /// The write knows epochs that this host does not hold yet.
+    #[error("this host does not hold {} of the epochs that the token names (kvspace/after)", .0.len())]
+    Behind(Vec<EpochId>),
+    /// This node may not host the space (any more).
+    #[error("this node is not a host of the space")]
+    NotHost,
+    /// The space's clock is more than a minute ahead of this host's.
+    #[error("the clock of this host is behind the space's by more than a minute")]
+    Clock,
+    /// An earlier write of the same batch fell out; the call may be repeated as it is.
+    #[error("the batch was given up; repeat the request")]
+    Retry,
+}
+
+/// Why an epoch from outside is no epoch of this space, for ever.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// Of another space.
+    #[error("of another space")]
+    Space,
+    /// A key is longer than the protocol takes.
+    #[error("a key beyond the protocol's size")]
+    Key,
+    /// The owner does not name its host.
+    #[error("the host delegation does not hold")]
+    Host,
+    /// `prev` is not the same chain's epoch before.
+    #[error("prev is not the epoch before on the same chain")]
+    Prev,
+    /// The clock runs backwards.
+    #[error("seq is not greater than every parent's")]
+    Seq,
+}

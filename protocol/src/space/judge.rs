@@ -1,0 +1,277 @@
+//! Whether an epoch is valid and its events sound: judged from the epoch and its Past alone, so every replica finds the
+//! same, whenever it looks.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    effect::Invalid,
+    tokens::{Present, Tokens},
+    view::{EpochAt, View, ViewError},
+};
+use crate::{
+    authority::{
+        Chain, Proof, Proofs, Purpose, RevocationStanding, chain, is_host_delegation, judge_revocation, within,
+    },
+    capability::{Role, Token, Verified},
+    dag::{Dag, Place, Vector},
+    epoch::{Epoch, Event, Malformed, SignedEpoch},
+    id::{Address, HostKey, SpaceId},
+    kv::{Integrity, Value},
+    limits::{EXPIRY_GRACE_MS, KEY_BYTES_MAX},
+};
+
+const KV: &str = "kv";
+const PUT: &str = "tinycloud.kv/put";
+const DEL: &str = "tinycloud.kv/del";
+
+/// An epoch whose form and signatures are checked: all that needs no other epoch.
+#[derive(Debug, Clone)]
+pub struct CheckedEpoch {
+    pub(super) epoch: Epoch,
+    /// Of each event the token, `None` when it does not decode or its signature does not hold.
+    pub(super) tokens: Vec<Option<Proof>>,
+}
+
+impl CheckedEpoch {
+    /// Checks an epoch that came from anywhere. Needs nothing but its bytes, so it may run on any thread.
+    ///
+    /// # Errors
+    /// [`Malformed`] says what is wrong with it.
+    pub fn check(signed: SignedEpoch) -> Result<Self, Malformed> {
+        Ok(Self::verify_tokens(Epoch::decode(signed)?))
+    }
+
+    /// Takes an epoch from this node's own log: its own signature, and its tokens' if this host made it, were checked
+    /// before they went in.
+    ///
+    /// # Errors
+    /// As [`CheckedEpoch::check`].
+    pub fn trusted(signed: SignedEpoch, own: HostKey) -> Result<Self, Malformed> {
+        let epoch = Epoch::decode_unsigned(signed)?;
+        if epoch.header.host != own {
+            return Ok(Self::verify_tokens(epoch));
+        }
+        let read = |event: &Event| Token::from_stored(event.token.clone().into()).ok();
+        let tokens = epoch.events.iter().map(|event| read(event).map(|token| Arc::new(Verified::assume(token))));
+        Ok(Self { tokens: tokens.collect(), epoch })
+    }
+
+    fn verify_tokens(epoch: Epoch) -> Self {
+        let verify = |event: &Event| Token::from_stored(event.token.clone().into()).ok()?.verify().ok().map(Arc::new);
+        Self { tokens: epoch.events.iter().map(verify).collect(), epoch }
+    }
+
+    /// The epoch.
+    #[must_use]
+    pub fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+}
+
+/// What an event is worth.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Unsound for ever.
+    Dead,
+    Delegation(Proof),
+    Revocation(Proof, Box<RevocationStanding>),
+    /// An invocation, with the closure of its proofs.
+    Operations(Proof, Chain),
+}
+
+/// Where the epochs that a header names stand.
+pub(super) struct Ancestry {
+    pub(super) prev: Option<EpochAt>,
+    pub(super) parents: Vec<EpochAt>,
+}
+
+impl Ancestry {
+    /// Looks them up; `None` when one is not held.
+    pub(super) fn find(epoch: &Epoch, view: &dyn View) -> Result<Option<Self>, ViewError> {
+        let mut parents = Vec::with_capacity(epoch.header.parents.len());
+        for parent in &epoch.header.parents {
+            let Some(at) = view.epoch(parent)? else { return Ok(None) };
+            parents.push(at);
+        }
+        let prev = match &epoch.header.prev {
+            None => None,
+            Some(prev) => match view.epoch(prev)? {
+                None => return Ok(None),
+                at => at,
+            },
+        };
+        Ok(Some(Self { prev, parents }))
+    }
+
+    pub(super) fn places(&self) -> (Option<Place>, Vec<Place>) {
+        (self.prev.map(|at| at.place), self.parents.iter().map(|at| at.place).collect())
+    }
+}
+
+/// What the judgement reads.
+pub(super) struct Bench<'a> {
+    pub(super) space: &'a SpaceId,
+    pub(super) dag: &'a Dag,
+    pub(super) tokens: &'a Tokens,
+    pub(super) view: &'a dyn View,
+}
+
+/// The judgement of an epoch.
+pub(super) struct Judged {
+    pub(super) past: Vector,
+    pub(super) verdicts: Vec<Verdict>,
+    /// What the epoch itself stands on: the host delegation and its proofs.
+    pub(super) host: Chain,
+}
+
+impl Bench<'_> {
+    /// Judges an epoch all of whose Past is held.
+    pub(super) fn judge(
+        &self,
+        checked: &CheckedEpoch,
+        ancestry: &Ancestry,
+    ) -> Result<Result<Judged, Invalid>, ViewError> {
+        let (prev, parents) = ancestry.places();
+        let past = self.dag.past(prev, &parents);
+        if let Err(invalid) = self.check_links(checked, ancestry) {
+            return Ok(Err(invalid));
+        }
+        let host = match self.host(checked, &past) {
+            Ok(host) => host,
+            Err(invalid) => return Ok(Err(invalid)),
+        };
+        let mut body = BTreeMap::new();
+        let mut verdicts = Vec::with_capacity(checked.tokens.len());
+        for (event, token) in checked.epoch.events.iter().zip(&checked.tokens) {
+            let present = Present { tokens: self.tokens, past: &past, body: &body };
+            let verdict = match token {
+                None => Verdict::Dead,
+                Some(token) => self.sound(&checked.epoch, event, token, &present)?.unwrap_or(Verdict::Dead),
+            };
+            if let Some(token) = token.as_ref().filter(|token| token.role() == Role::Delegation) {
+                body.insert(token.address(), token.clone());
+            }
+            verdicts.push(verdict);
+        }
+        Ok(Ok(Judged { past, verdicts, host }))
+    }
+
+    /// Rules 1 (the sizes that need the tokens) and 4.
+    fn check_links(&self, checked: &CheckedEpoch, ancestry: &Ancestry) -> Result<(), Invalid> {
+        let header = &checked.epoch.header;
+        if header.space != *self.space {
+            return Err(Invalid::Space);
+        }
+        let keys = checked.tokens.iter().flatten().flat_map(|token| operations(token, self.space));
+        if keys.into_iter().any(|(key, _)| key.len() > KEY_BYTES_MAX) {
+            return Err(Invalid::Key);
+        }
+        if let Some(prev) = ancestry.prev {
+            let same_chain = self.dag.chain(prev.place) == Some((header.host, header.incarnation));
+            if !same_chain || prev.place.n.checked_add(1) != Some(header.n) {
+                return Err(Invalid::Prev);
+            }
+        }
+        if ancestry.prev.iter().chain(&ancestry.parents).any(|at| at.seq >= header.seq) {
+            return Err(Invalid::Seq);
+        }
+        Ok(())
+    }
+
+    /// Rule 3: the owner names the host, as of this epoch.
+    fn host(&self, checked: &CheckedEpoch, past: &Vector) -> Result<Chain, Invalid> {
+        let header = &checked.epoch.header;
+        let host = header.host.did();
+        let Some(address) = header.proof else {
+            return if host == self.space.owner() { Ok(Chain::default()) } else { Err(Invalid::Host) };
+        };
+        let delegations = checked.tokens.iter().flatten().filter(|token| token.role() == Role::Delegation);
+        let body: BTreeMap<Address, Proof> = delegations.map(|token| (token.address(), token.clone())).collect();
+        let present = Present { tokens: self.tokens, past, body: &body };
+        let proof = present.find(&address).ok_or(Invalid::Host)?;
+        let own = Chain::beneath(proof, &present).map_err(|_| Invalid::Host)?;
+        if !is_host_delegation(proof, self.space, &host) || !own.in_force(checked.epoch.time(), EXPIRY_GRACE_MS) {
+            return Err(Invalid::Host);
+        }
+        Ok(own)
+    }
+
+    /// Rules 5, 6 and 7; `None` is dead.
+    fn sound(
+        &self,
+        epoch: &Epoch,
+        event: &Event,
+        token: &Proof,
+        present: &Present<'_>,
+    ) -> Result<Option<Verdict>, ViewError> {
+        let time = epoch.time();
+        if !within(token, time, EXPIRY_GRACE_MS) || !self.after_is_past(token, present.past)? {
+            return Ok(None);
+        }
+        let in_force = |chain: &Chain| chain.in_force(time, EXPIRY_GRACE_MS);
+        Ok(match token.role() {
+            Role::Delegation if event.values.is_empty() => {
+                let held = chain(token, Purpose::Delegate, present).is_ok_and(|chain| in_force(&chain));
+                held.then(|| Verdict::Delegation(token.clone()))
+            }
+            Role::Revocation { .. } if event.values.is_empty() => {
+                let standing = judge_revocation(token, self.space, present).ok();
+                let standing = standing.filter(|standing| in_force(&standing.proofs));
+                standing.map(|standing| Verdict::Revocation(token.clone(), Box::new(standing)))
+            }
+            Role::Invocation => {
+                let held = chain(token, Purpose::Invoke, present).ok().filter(in_force);
+                let held = held.filter(|_| content_holds(token, &event.values, self.space));
+                held.map(|chain| Verdict::Operations(token.clone(), chain))
+            }
+            Role::Delegation | Role::Revocation { .. } => None,
+        })
+    }
+
+    fn after_is_past(&self, token: &Token, past: &Vector) -> Result<bool, ViewError> {
+        for id in token.after(self.space).unwrap_or_default() {
+            if !self.view.epoch(id)?.is_some_and(|at| past.contains(at.place)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The operations a token does in `space`, in byte order of resource and ability: the key, and whether it is a put.
+pub(super) fn operations<'a>(token: &'a Token, space: &'a SpaceId) -> impl Iterator<Item = (&'a str, bool)> {
+    let invoked = (token.role() == Role::Invocation).then(|| token.capabilities());
+    invoked.into_iter().flatten().filter_map(move |held| {
+        let here = held.resource.space() == Some(space) && held.resource.service() == Some(KV);
+        let key = held.resource.path().filter(|_| here)?;
+        match held.ability.canonical() {
+            PUT => Some((key, true)),
+            DEL => Some((key, false)),
+            _ => None,
+        }
+    })
+}
+
+/// Whether there is one value for each put and, where the writer signed them, they are the signed ones.
+pub(super) fn content_holds(token: &Token, values: &[Value], space: &SpaceId) -> bool {
+    let puts = token.capabilities().iter().filter(|held| {
+        held.resource.space() == Some(space)
+            && held.resource.service() == Some(KV)
+            && held.resource.path().is_some()
+            && held.ability.canonical() == PUT
+    });
+    let puts: Vec<_> = puts.collect();
+    let signed = |(held, value): (&&crate::capability::Capability, &Value)| {
+        token.content().is_none_or(|content| {
+            content.get(held.resource.text()).is_some_and(|signed| {
+                signed.cid == value.blob && signed.size == value.size && signed.meta == value.meta
+            })
+        })
+    };
+    puts.len() == values.len() && puts.iter().zip(values).all(signed)
+}
+
+/// Who vouches for the values of a token.
+pub(super) fn integrity(token: &Token) -> Integrity {
+    if token.content().is_some() { Integrity::ClientSigned } else { Integrity::HostAttested }
+}

@@ -1,0 +1,54 @@
+//! Which delegations stand where in the log.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    authority::{Proof, Proofs},
+    dag::{Place, Vector},
+    id::Address,
+};
+
+/// The delegations of a space's log and the epochs they stand in.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tokens {
+    held: BTreeMap<Address, Held>,
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    proof: Proof,
+    /// Where it stands, leaving out places that have another of these in their Past: those add nothing.
+    places: Vec<Place>,
+}
+
+impl Tokens {
+    /// Notes that `proof` stands in the epoch at `place`, whose Past is `past`.
+    pub(super) fn learn(&mut self, proof: &Proof, place: Place, past: &Vector) {
+        let empty = || Held { proof: proof.clone(), places: Vec::new() };
+        let held = self.held.entry(proof.address()).or_insert_with(empty);
+        if !held.places.iter().any(|known| *known == place || past.contains(*known)) {
+            held.places.push(place);
+        }
+    }
+
+    /// Whether the log holds it anywhere.
+    pub(super) fn holds(&self, address: &Address) -> bool {
+        self.held.contains_key(address)
+    }
+}
+
+/// The delegations that stand in an epoch's Past or earlier in its body.
+pub(super) struct Present<'a> {
+    pub(super) tokens: &'a Tokens,
+    pub(super) past: &'a Vector,
+    pub(super) body: &'a BTreeMap<Address, Proof>,
+}
+
+impl Proofs for Present<'_> {
+    fn find(&self, address: &Address) -> Option<&Proof> {
+        self.body.get(address).or_else(|| {
+            let held = self.tokens.held.get(address)?;
+            held.places.iter().any(|place| self.past.contains(*place)).then_some(&held.proof)
+        })
+    }
+}
