@@ -4,6 +4,11 @@
 #![warn(missing_docs)]
 
 pub mod capability;
+pub mod authority;
+pub mod dag;
+pub mod epoch;
 pub mod id;
+pub mod kv;
 pub mod limits;
+pub mod space;
 pub mod uri;

@@ -43,7 +43,7 @@ use crate::{
 /// Nothing leaves before it is durable: of a batch first comes `Commit`, and only after `handle_committed` its
 /// `Access` and `Reply`. One `Commit` is outstanding at a time; calls go on filling the next batch meanwhile. A commit that
 /// fails ends the state machine: drop it and open a new one, with a new incarnation, from what is durable. The same
-/// holds after a [`ViewError`].
+/// holds after a [`Fault`].
 pub struct Space {
     id: SpaceId,
     key: SigningKey,
@@ -68,7 +68,7 @@ impl Space {
         Self {
             log: Log::new(id.clone()),
             did: host.did(),
-            own: Own { incarnation, last: None },
+            own: Own { incarnation, last: None, seq: 0 },
             batch: Batch::default(),
             waiting: Waiting::default(),
             committing: false,
@@ -97,14 +97,14 @@ impl Space {
     /// A client's write. Its time, lifetime and signature are checked.
     ///
     /// # Errors
-    /// [`ViewError`]; the call then changed nothing.
+    /// [`Fault`]: the state machine has ended.
     pub fn handle_invocation(
         &mut self,
         now: Millis,
         view: &dyn View,
         call: CallId,
         write: Write,
-    ) -> Result<(), ViewError> {
+    ) -> Result<(), Fault> {
         match self.accept_write(now, view, call, write)? {
             Ok(()) => {}
             Err(refusal) => self.outputs.push_back(Output::Reply(call, Err(refusal))),
@@ -116,7 +116,7 @@ impl Space {
     /// log may not hold, ancestors first.
     ///
     /// # Errors
-    /// [`ViewError`]; the call then changed nothing.
+    /// [`Fault`]: the state machine has ended.
     pub fn handle_token(
         &mut self,
         now: Millis,
@@ -124,7 +124,7 @@ impl Space {
         call: CallId,
         token: Proof,
         borrowed: Vec<Proof>,
-    ) -> Result<(), ViewError> {
+    ) -> Result<(), Fault> {
         match self.accept_token(now, view, call, token, borrowed)? {
             Ok(Some(reply)) => self.outputs.push_back(Output::Reply(call, Ok(reply))),
             Ok(None) => {}
@@ -136,13 +136,13 @@ impl Space {
     /// Epochs from other hosts, in any order. Those whose ancestors are missing wait, within bounds.
     ///
     /// # Errors
-    /// [`ViewError`]; the call then changed nothing.
+    /// [`Fault`]: the state machine has ended.
     pub fn handle_epochs(
         &mut self,
         now: Millis,
         view: &dyn View,
         epochs: impl IntoIterator<Item = CheckedEpoch>,
-    ) -> Result<(), ViewError> {
+    ) -> Result<(), Fault> {
         for checked in epochs {
             if view.epoch(&checked.epoch().id)?.is_none() {
                 self.waiting.admit(checked);
@@ -154,8 +154,8 @@ impl Space {
     /// The outstanding commit is durable, and `view` shows it.
     ///
     /// # Errors
-    /// [`ViewError`]; the call then changed nothing.
-    pub fn handle_committed(&mut self, now: Millis, view: &dyn View) -> Result<(), ViewError> {
+    /// [`Fault`]: the state machine has ended.
+    pub fn handle_committed(&mut self, now: Millis, view: &dyn View) -> Result<(), Fault> {
         self.committing = false;
         self.outputs.extend(self.held_back.drain(..));
         self.batch.committed();
@@ -165,8 +165,8 @@ impl Space {
     /// The time that `poll_timeout` named has come.
     ///
     /// # Errors
-    /// [`ViewError`]; the call then changed nothing.
-    pub fn handle_timeout(&mut self, now: Millis, view: &dyn View) -> Result<(), ViewError> {
+    /// [`Fault`]: the state machine has ended.
+    pub fn handle_timeout(&mut self, now: Millis, view: &dyn View) -> Result<(), Fault> {
         self.go_on(now, view)
     }
 
@@ -210,7 +210,7 @@ impl Space {
     }
 
     /// Starts the next commit if none is out: first what came from other hosts, then the batch.
-    fn go_on(&mut self, now: Millis, view: &dyn View) -> Result<(), ViewError> {
+    fn go_on(&mut self, now: Millis, view: &dyn View) -> Result<(), Fault> {
         if self.committing {
             return Ok(());
         }
@@ -226,7 +226,7 @@ impl Space {
     }
 
     /// Applies every waiting epoch whose time has come and whose ancestors are held.
-    fn take_waiting(&mut self, now: Millis, view: &dyn View) -> Result<Option<Commit>, ViewError> {
+    fn take_waiting(&mut self, now: Millis, view: &dyn View) -> Result<Option<Commit>, Fault> {
         let mut view = Overlay::new(view);
         let mut commit = Commit { epochs: Vec::new(), blobs: Vec::new(), changes: Vec::new() };
         while let Some((checked, ancestry)) = self.waiting.next_ready(now, &view)? {
@@ -242,6 +242,17 @@ impl Space {
         }
         Ok((!commit.epochs.is_empty()).then_some(commit))
     }
+}
+
+/// The state machine cannot go on. Nothing of its open batch is durable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The index cannot be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The batch does not make a valid epoch of sound events: its calls may be repeated as they are.
+    #[error("the batch does not make a valid epoch")]
+    Batch,
 }
 
 /// Why a space cannot be opened from its log.

@@ -20,7 +20,6 @@ const HOST_SERVICE: &str = "space";
 #[derive(Debug, Clone)]
 pub struct Access {
     space: SpaceId,
-    owner: Did,
     generation: u64,
     delegations: BTreeMap<Address, Proof>,
     revoked: BTreeSet<Identity>,
@@ -59,8 +58,7 @@ impl Access {
     /// The authority of a space of which nothing is known but its owner.
     #[must_use]
     pub fn new(space: SpaceId) -> Self {
-        let owner = space.owner();
-        Self { space, owner, generation: 0, delegations: BTreeMap::new(), revoked: BTreeSet::new() }
+        Self { space, generation: 0, delegations: BTreeMap::new(), revoked: BTreeSet::new() }
     }
 
     /// How often it has changed.
@@ -139,12 +137,13 @@ impl Access {
         Ok((standing, borrowed))
     }
 
-    /// The host delegation `host` may stand on at `now`: unrevoked, in force, the one that lasts longest.
+    /// The host delegation `host` may stand on at `now`: unrevoked, in force, among those that `stand` the one that
+    /// lasts longest.
     #[must_use]
-    pub fn host_proof(&self, host: &Did, now: Millis) -> Option<Proof> {
+    pub fn host_proof(&self, host: &Did, now: Millis, stands: &dyn Fn(&Address) -> bool) -> Option<Proof> {
         let lasting = |proof: &&Proof| proof.expiry().map_or(i64::MAX, |end| end.0);
         let candidates = self.delegations.values().filter(|proof| is_host_delegation(proof, &self.space, host));
-        candidates.filter(|proof| self.is_live(proof, now)).max_by_key(lasting).cloned()
+        candidates.filter(|proof| stands(&proof.address()) && self.is_live(proof, now)).max_by_key(lasting).cloned()
     }
 
     /// The hosts the owner names, as far as their delegations are live at `now`.

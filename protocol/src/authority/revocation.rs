@@ -73,10 +73,8 @@ fn principal(token: &Token, target: &str, space: &SpaceId, proofs: &impl Proofs)
 }
 
 fn names(resource: &Resource, target: &str, space: &SpaceId) -> bool {
-    match resource {
-        Resource::Space(held) => {
-            held.space() == space && held.service() == SERVICE && held.path().is_none_or(str::is_empty)
-        }
-        Resource::Other(_) => resource.text().strip_prefix("urn:cid:") == Some(target),
+    if resource.space() == Some(space) {
+        return resource.service() == Some(SERVICE) && resource.path().is_none_or(str::is_empty);
     }
+    resource.text().strip_prefix("urn:cid:") == Some(target)
 }

@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::{
-    Space,
-    effect::{CallId, Change, Commit, NewValue, Output, Refusal, Reply, Write, Written},
+    Fault, Space,
+    effect::{CallId, Commit, NewValue, Output, Refusal, Reply, Write, Written},
     judge::{Ancestry, CheckedEpoch, Verdict, content_holds, operations},
     view::{Overlay, View, ViewError},
 };
 use crate::{
-    authority::{AccessChange, Proof, within},
+    authority::{AccessChange, Proof, is_host_delegation, within},
     capability::Role,
     epoch::{self, Epoch, Event, Header},
     id::{Address, BlobHash, BodyId, EpochId, Identity, Incarnation, Key, Millis},
-    kv::{Value, Version},
+    kv::{Value, Version, seq_time},
     limits::{CLOCK_AHEAD_MAX_MS, EPOCH_BODY_BYTES_MAX, EPOCH_EVENTS_MAX, EPOCH_PARENTS_MAX, KEY_BYTES_MAX},
 };
 
@@ -27,6 +27,8 @@ pub(super) struct Own {
     pub(super) incarnation: Incarnation,
     /// The last epoch of this incarnation and its number.
     pub(super) last: Option<(EpochId, u64)>,
+    /// Its clock.
+    pub(super) seq: u64,
 }
 
 /// One event to be.
@@ -38,6 +40,8 @@ struct Item {
     calls: Vec<CallId>,
     /// The live value that a delete removes.
     removed: Option<BlobHash>,
+    /// The step of authority to publish once it is durable.
+    change: Option<AccessChange>,
 }
 
 /// A key as the batch and the commit in flight leave it.
@@ -55,18 +59,22 @@ pub(super) struct Batch {
     sealed: u64,
     keys: BTreeMap<Key, Pending>,
     writes: BTreeMap<Identity, (u64, Option<BlobHash>)>,
-    /// Repeated calls whose item is in the commit that is out.
-    late_calls: Vec<(u64, CallId)>,
     /// What each write in the commit that is out answers.
     outcomes: BTreeMap<u64, Written>,
 }
 
 impl Batch {
-    fn push(&mut self, token: Proof, value: Option<NewValue>, call: Option<CallId>, removed: Option<BlobHash>) -> u64 {
+    fn push_write(&mut self, token: Proof, call: CallId, value: Option<NewValue>, removed: Option<BlobHash>) -> u64 {
         self.numbered += 1;
         let number = self.numbered;
-        self.items.push_back(Item { number, token, value, calls: call.into_iter().collect(), removed });
+        self.items.push_back(Item { number, token, value, calls: vec![call], removed, change: None });
         number
+    }
+
+    fn push_token(&mut self, token: Proof, call: Option<CallId>, change: AccessChange) {
+        self.numbered += 1;
+        let (number, calls) = (self.numbered, call.into_iter().collect());
+        self.items.push_back(Item { number, token, value: None, calls, removed: None, change: Some(change) });
     }
 
     /// Forgets what is durable now.
@@ -75,7 +83,6 @@ impl Batch {
         self.keys.retain(|_, pending| pending.by > sealed);
         self.writes.retain(|_, (number, _)| *number > sealed);
         self.outcomes.clear();
-        self.late_calls.clear();
     }
 
     /// The items that fit into one epoch.
@@ -140,7 +147,7 @@ impl Space {
         }
         self.borrow(borrowed);
         let identity = token.identity();
-        let number = self.batch.push(token, value, Some(call), live.filter(|_| !is_put));
+        let number = self.batch.push_write(token, call, value, live.filter(|_| !is_put));
         self.batch.keys.insert(key, Pending { by: number, live: blob });
         self.batch.writes.insert(identity, (number, blob));
         Ok(Ok(()))
@@ -174,14 +181,16 @@ impl Space {
         if !within(&token, now, 0) {
             return Ok(Err(Refusal::Expired));
         }
-        self.borrow(borrowed);
-        let generation_before = self.log.access.clone();
-        self.log.access.apply(change);
-        if let Some(refusal) = self.cannot_commit(now, view, &token)? {
-            self.log.access = generation_before;
-            return Ok(Err(refusal));
+        let makes_host = |proof: &Proof| is_host_delegation(proof, &self.id, &self.did);
+        let creates = borrowed.iter().chain([&token]).any(makes_host);
+        match self.cannot_commit(now, view, &token)? {
+            Some(Refusal::NotHost) if creates => {}
+            Some(refusal) => return Ok(Err(refusal)),
+            None => {}
         }
-        self.batch.push(token, None, Some(call), None);
+        self.borrow(borrowed);
+        self.log.access.apply(change.clone());
+        self.batch.push_token(token, Some(call), change);
         Ok(Ok(None))
     }
 
@@ -205,8 +214,9 @@ impl Space {
     fn borrow(&mut self, borrowed: Vec<Proof>) {
         for proof in borrowed {
             if !self.log.access.holds(&proof.address()) {
-                self.log.access.apply(AccessChange::Delegation(proof.clone()));
-                self.batch.push(proof, None, None, None);
+                let change = AccessChange::Delegation(proof.clone());
+                self.log.access.apply(change.clone());
+                self.batch.push_token(proof, None, change);
             }
         }
     }
@@ -250,12 +260,11 @@ impl Space {
             if *first != blob {
                 return Ok(Some(Err(Refusal::Duplicate)));
             }
-            match self.batch.items.iter_mut().find(|item| item.number == *number) {
-                Some(item) => item.calls.push(call),
-                None => self.batch.late_calls.push((*number, call)),
+            if let Some(item) = self.batch.items.iter_mut().find(|item| item.number == *number) {
+                item.calls.push(call);
+            } else if let Some(written) = self.batch.outcomes.get(number).cloned() {
+                self.held_back.push(Output::Reply(call, Ok(Reply::Written(written))));
             }
-            let outcome = self.batch.outcomes.get(number).cloned();
-            self.held_back.extend(outcome.map(|written| Output::Reply(call, Ok(Reply::Written(written)))));
             return Ok(Some(Ok(())));
         }
         let first = view.occurrences(key, identity)?.into_iter().min_by_key(|operation| operation.version);
@@ -281,42 +290,79 @@ impl Space {
     }
 
     /// Makes an epoch of what the batch holds.
-    pub(super) fn seal(&mut self, now: Millis, view: &dyn View) -> Result<Option<Commit>, ViewError> {
+    pub(super) fn seal(&mut self, now: Millis, view: &dyn View) -> Result<Option<Commit>, Fault> {
         let items = self.batch.take();
         let Some(last) = items.last().map(|item| item.number) else { return Ok(None) };
-        let Some((checked, ancestry)) = self.build(now, view, &items)? else {
-            self.give_up(items);
-            return Ok(None);
-        };
+        let checked = self.build(now, &items)?;
         let mut overlay = Overlay::new(view);
-        let judged = match self.bench(&overlay).judge(&checked, &ancestry)? {
-            Ok(judged) if !judged.verdicts.iter().any(|verdict| matches!(verdict, Verdict::Dead)) => judged,
-            Ok(_) | Err(_) => {
-                self.give_up(items);
-                return Ok(None);
-            }
-        };
+        let ancestry = Ancestry::find(&checked.epoch, &overlay)?.ok_or(Fault::Batch)?;
+        let judged = self.bench(&overlay).judge(&checked, &ancestry)?.map_err(|_| Fault::Batch)?;
+        if judged.verdicts.iter().any(|verdict| matches!(verdict, Verdict::Dead)) {
+            return Err(Fault::Batch);
+        }
         // Queued delegations and revocations are in `access` already, so that later calls were judged by them.
         let applied = self.log.apply(&self.id, &checked, &ancestry, judged, &mut overlay)?;
         let (id, seq) = (checked.epoch.id, checked.epoch.header.seq);
         self.own.last = Some((id, checked.epoch.header.n));
+        self.own.seq = seq;
         self.batch.sealed = last;
         let mut blobs: Vec<(BlobHash, Bytes)> = Vec::new();
         for (index, item) in (0u16..).zip(items) {
-            self.held_back.extend(access_change(&item.token).map(Output::Access));
-            let reply = match item.token.role() {
-                Role::Invocation => {
-                    let version = Version::new(seq, id, index, 0);
-                    let blob = item.value.as_ref().map(|value| value.blob);
-                    let written = Written { version, blob, removed: item.removed };
-                    self.batch.outcomes.insert(item.number, written.clone());
-                    Reply::Written(written)
-                }
-                Role::Delegation | Role::Revocation { .. } => Reply::Taken(id),
+            self.held_back.extend(item.change.map(Output::Access));
+            let reply = if item.token.role() == Role::Invocation {
+                let version = Version::new(seq, id, index, 0);
+                let blob = item.value.as_ref().map(|value| value.blob);
+                let written = Written { version, blob, removed: item.removed };
+                self.batch.outcomes.insert(item.number, written.clone());
+                Reply::Written(written)
+            } else {
+                Reply::Taken(id)
             };
             self.held_back.extend(item.calls.iter().map(|call| Output::Reply(*call, Ok(reply.clone()))));
             blobs.extend(item.value.and_then(|value| value.inline.map(|bytes| (value.blob, bytes))));
         }
         Ok(Some(Commit { epochs: vec![checked.epoch.signed], blobs, changes: applied.changes }))
     }
+
+    /// The epoch of these items on top of everything held.
+    fn build(&self, now: Millis, items: &[Item]) -> Result<CheckedEpoch, Fault> {
+        let stands = |address: &Address| {
+            self.log.tokens.holds(address) || items.iter().any(|item| item.token.address() == *address)
+        };
+        let proof = self.host_proof(now, &stands).ok_or(Fault::Batch)?;
+        let prev = self.own.last.map(|(id, _)| id);
+        let heads = self.log.dag.heads();
+        let parents: Vec<_> =
+            heads.iter().filter(|(id, _)| Some(**id) != prev).take(EPOCH_PARENTS_MAX).collect();
+        let seqs = parents.iter().map(|(_, head)| head.seq).chain(self.own.last.map(|_| self.own.seq));
+        let header = Header {
+            v: epoch::VERSION,
+            space: self.id.clone(),
+            host: self.host,
+            proof,
+            incarnation: self.own.incarnation,
+            n: self.own.last.map_or(0, |(_, n)| n + 1),
+            prev,
+            parents: parents.iter().map(|(id, _)| **id).collect(),
+            seq: next_seq(now, seqs).ok_or(Fault::Batch)?,
+            body: BodyId([0; 32]),
+        };
+        let event = |item: &Item| Event {
+            token: item.token.bytes().to_vec(),
+            values: item.value.iter().map(as_value).collect(),
+        };
+        let epoch = Epoch::sign(header, items.iter().map(event).collect(), &self.key).map_err(|_| Fault::Batch)?;
+        Ok(CheckedEpoch { epoch, tokens: items.iter().map(|item| Some(item.token.clone())).collect() })
+    }
+}
+
+/// `max(now << 16, 1 + greatest)`, `None` when that lies more than a minute ahead of `now`.
+fn next_seq(now: Millis, seqs: impl Iterator<Item = u64>) -> Option<u64> {
+    let physical = u64::try_from(now.0).ok()?.checked_mul(1 << 16)?;
+    let seq = seqs.max().map_or(Some(physical), |greatest| greatest.checked_add(1).map(|next| next.max(physical)))?;
+    (seq_time(seq) <= now.plus(CLOCK_AHEAD_MAX_MS)).then_some(seq)
+}
+
+fn as_value(value: &NewValue) -> Value {
+    Value { blob: value.blob, size: value.size, meta: value.meta.clone() }
 }

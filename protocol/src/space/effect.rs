@@ -142,9 +142,6 @@ pub enum Refusal {
     /// The space's clock is more than a minute ahead of this host's.
     #[error("the clock of this host is behind the space's by more than a minute")]
     Clock,
-    /// An earlier write of the same batch fell out; the call may be repeated as it is.
-    #[error("the batch was given up; repeat the request")]
-    Retry,
 }
 
 /// Why an epoch from outside is no epoch of this space, for ever.

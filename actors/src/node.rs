@@ -1,0 +1,292 @@
+//! The running node as the HTTP side sees it.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use kvspace_protocol::{
+    authority::{Denied, Grants, Proof},
+    id::{Address, BlobHash, Did, EpochId, Key, Millis, SpaceId},
+    kv::{Condition, Integrity, Meta, Value, Version},
+    space::{Refusal, Written},
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// How a node runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// The node's Ed25519 key: its identity and its signature.
+    pub key: [u8; 32],
+    /// Whose spaces it hosts.
+    pub admit: Admit,
+    /// Bodies in memory at one time, in bytes.
+    pub body_bytes_max: usize,
+    /// How long a request waits for its share of them.
+    pub permit_wait: Duration,
+    /// Actors kept running for spaces that are not in use.
+    pub active_spaces_max: usize,
+    /// Size of a log segment, in bytes.
+    pub segment_bytes: u32,
+}
+
+/// Whose spaces a node hosts.
+#[derive(Debug, Clone)]
+pub enum Admit {
+    /// Anybody's.
+    Any,
+    /// Nobody's new ones.
+    None,
+    /// These owners'.
+    Owners(Vec<Did>),
+}
+
+/// A handle on the running node. Cheap to clone.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<()>,
+}
+
+/// An invocation found to be allowed.
+#[derive(Debug, Clone)]
+pub struct Authorized {
+    /// The space's generation of authority then.
+    pub generation: u64,
+    /// What covers the request.
+    pub grants: Grants,
+    /// What it rests on and the space's log does not hold.
+    pub borrowed: Vec<Proof>,
+}
+
+/// The winning value of a key.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its version.
+    pub version: Version,
+    /// Hash, size and stored headers.
+    pub value: Arc<Value>,
+    /// Who vouches for it.
+    pub integrity: Integrity,
+}
+
+/// What a lookup finds.
+#[derive(Debug, Clone)]
+pub enum Lookup {
+    /// A live value.
+    Live(Found),
+    /// A tombstone.
+    Deleted(Version),
+    /// The key was never written.
+    Never,
+}
+
+/// The bytes of a value.
+#[derive(Debug)]
+pub enum Content {
+    /// Whole and checked against the hash; counts against the node's memory until dropped.
+    Whole(Bytes, OwnedSemaphorePermit),
+    /// A file to stream.
+    File(tokio::fs::File, u64),
+}
+
+/// A page of keys.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Ascending.
+    pub keys: Vec<Key>,
+    /// Whether more follow.
+    pub truncated: bool,
+}
+
+/// Which keys a list asks for.
+#[derive(Debug, Clone)]
+pub struct ListQuery {
+    /// The listed path; empty is everything.
+    pub path: String,
+    /// What covers the request; keys outside are left out.
+    pub grants: Grants,
+    /// Begin after this key.
+    pub after: Option<Key>,
+    /// At most so many.
+    pub limit: Option<usize>,
+}
+
+/// A put or delete, authorised.
+#[derive(Debug)]
+pub struct WriteRequest {
+    /// The space.
+    pub space: SpaceId,
+    /// The invocation.
+    pub token: Proof,
+    /// The outcome of `authorize`.
+    pub authorized: Authorized,
+    /// The value of a put.
+    pub body: Option<Body>,
+    /// The headers to store.
+    pub meta: Meta,
+    /// What it demands of the key.
+    pub condition: Condition,
+}
+
+/// The bytes of a put.
+#[derive(Debug)]
+pub enum Body {
+    /// At most 256 KiB, with its share of the node's memory.
+    Inline(Bytes, OwnedSemaphorePermit),
+    /// A larger one, durable in a file.
+    Staged(crate::blobs::Staged),
+}
+
+/// What became of a delegation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delegated {
+    /// Its address.
+    pub cid: Address,
+    /// The spaces whose log took it in with this call.
+    pub activated: Vec<SpaceId>,
+    /// The spaces it names that this node does not host.
+    pub skipped: Vec<SpaceId>,
+}
+
+/// Why the node did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// No authority.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The space refused; nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// This node does not host the space.
+    #[error("Space not found")]
+    NotHosted,
+    /// This node does not take new spaces of this owner.
+    #[error("this node does not host spaces of {0}")]
+    NotAdmitted(Did),
+    /// Too much at once; try again.
+    #[error("the node is busy")]
+    Busy,
+    /// The disk is full.
+    #[error("the disk is full")]
+    DiskFull,
+    /// Writing to or reading from storage failed.
+    #[error("storage failed: {0}")]
+    Storage(String),
+    /// The value's bytes are not here (yet).
+    #[error("the value's bytes are not here yet")]
+    BlobPending,
+    /// The node stops.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// What `status` shows.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Each hosted space with its number of epochs, keys alive and frontier.
+    pub spaces: Vec<SpaceStatus>,
+    /// Delegations that wait for their space.
+    pub parked: usize,
+    /// Bytes of log segments on disk.
+    pub log_bytes: u64,
+}
+
+/// One hosted space.
+#[derive(Debug, Clone)]
+pub struct SpaceStatus {
+    /// Its id.
+    pub space: SpaceId,
+    /// Epochs in its log.
+    pub epochs: u64,
+    /// Keys with a live value.
+    pub keys: u64,
+    /// Bytes of live values.
+    pub live_bytes: u64,
+    /// Its frontier.
+    pub frontier: Vec<EpochId>,
+    /// Whether its actor is running.
+    pub active: bool,
+}
+
+impl Node {
+    /// Opens the data folder, replays the log and is ready.
+    ///
+    /// # Errors
+    /// A sentence that says what stands in the way.
+    pub async fn start(_options: Options) -> Result<Self, crate::StartError> { todo!() }
+
+    /// The node's did:key.
+    #[must_use]
+    pub fn did(&self) -> &Did { todo!() }
+
+    /// Whether this node hosts the space.
+    #[must_use]
+    pub fn hosts(&self, _space: &SpaceId) -> bool { todo!() }
+
+    /// Judges an invocation on one of its spaces; time, lifetime and signature are the caller's part.
+    ///
+    /// # Errors
+    /// [`NodeError::NotHosted`] or [`NodeError::Denied`].
+    pub fn authorize(&self, _space: &SpaceId, _token: &Proof, _now: Millis) -> Result<Authorized, NodeError> { todo!() }
+
+    /// The last acknowledged state of a key.
+    ///
+    /// # Errors
+    /// [`NodeError::NotHosted`], [`NodeError::Storage`].
+    pub fn lookup(&self, _space: &SpaceId, _key: &str) -> Result<Lookup, NodeError> { todo!() }
+
+    /// The bytes of a found value.
+    ///
+    /// # Errors
+    /// [`NodeError::Busy`] when memory stays short, [`NodeError::BlobPending`], [`NodeError::Storage`].
+    pub async fn read(&self, _space: &SpaceId, _found: &Found) -> Result<Content, NodeError> { todo!() }
+
+    /// Keys with a live value.
+    ///
+    /// # Errors
+    /// [`NodeError::NotHosted`], [`NodeError::Storage`].
+    pub fn list(&self, _space: &SpaceId, _query: &ListQuery) -> Result<Page, NodeError> { todo!() }
+
+    /// The ids of a space's heads.
+    ///
+    /// # Errors
+    /// [`NodeError::NotHosted`].
+    pub fn frontier(&self, _space: &SpaceId) -> Result<Vec<EpochId>, NodeError> { todo!() }
+
+    /// A share of the memory for bodies.
+    ///
+    /// # Errors
+    /// [`NodeError::Busy`] when none is free in time.
+    pub async fn body_permit(&self, _bytes: u64) -> Result<OwnedSemaphorePermit, NodeError> { todo!() }
+
+    /// A file to stage a large value in.
+    ///
+    /// # Errors
+    /// [`NodeError::DiskFull`], [`NodeError::Storage`].
+    pub async fn upload(&self) -> Result<crate::blobs::Upload, NodeError> { todo!() }
+
+    /// Writes and waits until it is durable.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing was changed.
+    pub async fn write(&self, _write: WriteRequest) -> Result<Written, NodeError> { todo!() }
+
+    /// Takes a delegation in; its time and signature are the caller's part.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn delegate(&self, _token: Proof, _now: Millis) -> Result<Delegated, NodeError> { todo!() }
+
+    /// Takes a revocation in; its time and signature are the caller's part. Gives back what it ended.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn revoke(&self, _token: Proof, _now: Millis) -> Result<Address, NodeError> { todo!() }
+
+    /// What this node holds.
+    #[must_use]
+    pub fn status(&self) -> Status { todo!() }
+
+    /// Ends every actor and the log, when all that was accepted is durable.
+    pub async fn stop(self) { todo!() }
+}
