@@ -341,11 +341,25 @@ fn a_full_disk_refuses_what_does_not_fit_and_recovers() {
 }
 
 #[test]
+fn room_that_came_meanwhile_is_found_at_the_first_commit() {
+    let disk = FakeDisk::default();
+    disk.set_capacity(Some(u64::from(SEGMENT_BYTES) + 1024));
+    let questions = disk.questions();
+    let (log, _) = open(&disk);
+    commit_now(&log, sized(1, 8000)).expect("the first segment fits");
+    for _ in 0..2 {
+        questions.recv().expect("a question"); // for the first segment; for the second: no room
+    }
+    disk.set_capacity(None);
+    commit_now(&log, sized(2, 8000)).expect("there is room now");
+    log.close();
+}
+
+#[test]
 fn a_disk_that_fills_while_zeros_are_written_leaves_no_rest() {
     let disk = FakeDisk::default();
-    disk.set_capacity(Some(u64::from(SEGMENT_BYTES) - 1));
-    let options = LogOptions { reserve_bytes: 0, ..options(&disk) };
-    let (log, _) = try_open(options).expect("a new log");
+    disk.set_quota(Some(u64::from(SEGMENT_BYTES) - 1));
+    let (log, _) = open(&disk);
     assert_eq!(commit_now(&log, commit(1)), Err(AppendError::DiskFull));
     assert_eq!(disk.names(), [] as [PathBuf; 0]);
     log.close();
@@ -396,7 +410,8 @@ fn is_spare(event: &Event) -> bool {
 fn nothing_is_answered_before_its_sync() {
     let disk = FakeDisk::default();
     let (log, _) = try_open(LogOptions { segment_bytes: 1024 * 1024, ..options(&disk) }).expect("a new log");
-    hold_writer(&log, 1);
+    commit_now(&log, commit(1)).expect("committed");
+    disk.take_events();
     for n in 2..=20 {
         let (noted, (tell, told)) = (disk.clone(), channel());
         let Commit { blobs, epochs } = commit(n);
@@ -409,11 +424,9 @@ fn nothing_is_answered_before_its_sync() {
     }
     log.close();
     let events: Vec<_> = disk.take_events().into_iter().filter(|event| !is_spare(event)).collect();
-    for (at, event) in events.iter().enumerate() {
-        if let Event::Note(_) = event {
-            assert_eq!(events[at - 1], Event::Sync("00000001.seg".into()), "{events:?}");
-        }
-    }
+    let name = || "00000001.seg".to_owned();
+    let expected = (2..=20).flat_map(|n| [Event::Write(name()), Event::Sync(name()), Event::Note(n)]);
+    assert_eq!(events, expected.collect::<Vec<_>>());
 }
 
 /// SplitMix64: the same seed, the same run.

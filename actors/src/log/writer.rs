@@ -32,6 +32,8 @@ pub(super) struct Writer {
     segments: Arc<Segments>,
     preparer: Preparer,
     place: Writing,
+    /// Whether the operator was told that there is no room for another segment.
+    short: bool,
     buffer: Vec<u8>,
 }
 
@@ -82,6 +84,7 @@ impl Writer {
             segments,
             preparer,
             place,
+            short: false,
             buffer: Vec::new(),
         })
     }
@@ -196,9 +199,14 @@ impl Writer {
     /// Seals the active segment and begins the next. While there is no file for it, the active one stays in use.
     fn roll(&mut self) -> Result<(), AppendError> {
         let file = self.preparer.take().map_err(|e| {
-            tracing::warn!(error = %e, "no room for the log's next segment");
+            if !std::mem::replace(&mut self.short, true) {
+                tracing::warn!(error = %e, "no room for the log's next segment");
+            }
             if crate::disk::is_full(&e) { AppendError::DiskFull } else { AppendError::Failed(e.to_string().into()) }
         })?;
+        if std::mem::take(&mut self.short) {
+            tracing::info!("there is room again for the log's next segment");
+        }
         if let Writing::Active(active) = &self.place {
             self.place = Writing::Sealed { segment: active.segment, end: active.end };
         }
