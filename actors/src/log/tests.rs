@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    path::PathBuf,
     sync::mpsc::{Receiver, channel},
 };
 

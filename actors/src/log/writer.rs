@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    AppendError, Appended, Commit, Done, LogOptions, Queued,
+    AppendError, Appended, Commit, LogOptions, Queued,
     prepare::{self, Preparer},
     record::{self, Place},
     replay::Last,
@@ -116,12 +116,12 @@ impl Writer {
         let size_bytes = queued.commit.record_bytes().unwrap_or(u32::MAX);
         let size_bytes_max = self.commit_bytes_max;
         if size_bytes > size_bytes_max {
-            return answer(queued.done, Err(AppendError::TooLarge { size_bytes, size_bytes_max }));
+            return answer(queued, Err(AppendError::TooLarge { size_bytes, size_bytes_max }));
         }
         if !self.fits(size_bytes) {
             self.flush(unsynced);
             if let Err(error) = self.roll() {
-                return answer(queued.done, Err(error));
+                return answer(queued, Err(error));
             }
         }
         let appended = self.encode(&queued.commit);
@@ -169,7 +169,7 @@ impl Writer {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_KEPT_BYTES_MAX);
         for Unsynced { queued, appended } in unsynced.drain(..) {
-            answer(queued.done, result.clone().map(|()| appended));
+            answer(queued, result.clone().map(|()| appended));
         }
     }
 
@@ -237,8 +237,11 @@ impl Writer {
     }
 }
 
-/// Tells one caller. A panic of theirs stays theirs: the writer serves every space.
-fn answer(done: Done, result: Result<Appended, AppendError>) {
+/// Tells one caller, whose place in the queue is free by then. A panic of theirs stays theirs: the writer serves every
+/// space.
+fn answer(queued: Queued, result: Result<Appended, AppendError>) {
+    let Queued { commit, done, room } = queued;
+    drop((commit, room));
     if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
         tracing::error!("the receiver of a commit's result panicked");
     }
