@@ -172,7 +172,8 @@ impl Log {
     /// then ready to write.
     ///
     /// A torn end is cut off first, and what was found is made durable again: it may have been written but never
-    /// synced by a process that is gone. Blocks for as long as it takes to read the log.
+    /// synced by a process that is gone; what `each` was given is durable when this returns. Blocks for as long as it
+    /// takes to read the log.
     ///
     /// # Errors
     /// [`LogError`], a sentence for the operator. An error of `each` ends the replay as [`LogError::Stopped`].

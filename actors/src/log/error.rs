@@ -70,7 +70,7 @@ pub enum LogError {
         /// The format of this program.
         known: u32,
     },
-    /// [`LogOptions::after`] names a record that is not there: the caller knows another log than this one.
+    /// [`LogOptions::after`](super::LogOptions::after) names a record that is not there: the caller knows another log than this one.
     #[error("the log holds no record at segment {}, byte {}", .0.segment, .0.offset)]
     NotInLog(Position),
     /// Whoever the replay was for gave up.
