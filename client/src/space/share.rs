@@ -65,6 +65,25 @@ impl Space {
         token::by_key(self.session.key(), to, grants, window, vec![own.address()])
     }
 
+    /// Delegates with the owner's own signature, so that the delegation outlives this session.
+    ///
+    /// # Errors
+    /// [`Error`] as of any call.
+    pub async fn delegate_as_owner(
+        &self,
+        owner: &OwnerKey,
+        to: &Did,
+        path: Option<&KeyPath>,
+        abilities: &[KvAbility],
+        expiry: Millis,
+    ) -> Result<Token, Error> {
+        let grants = Grants::kv(self.id(), path, abilities);
+        let window = Window::delegation(clock::now(), Some(expiry), []);
+        let token = token::by_owner(owner, to, grants, window, Vec::new())?;
+        self.client.delegate(&token).await?;
+        Ok(token)
+    }
+
     /// Revokes a delegation and all that rests on it: one that this session made, or, where the session holds the right
     /// to revoke, any of the space.
     ///
