@@ -254,6 +254,14 @@ async fn a_connection_that_ends_early_is_no_value() {
 }
 
 #[tokio::test]
+async fn a_small_write_is_sent_once_more_when_the_connection_breaks() {
+    let space = unopened(&troubled(Trouble::ClosesOnce).await, 5000);
+    space.put("a", "1", Meta::new(), Condition::Always).await.expect("written at the second attempt");
+    let space = unopened(&troubled(Trouble::ClosesOnce).await, 5000);
+    space.delete("a", Condition::Always).await.expect("deleted at the second attempt");
+}
+
+#[tokio::test]
 async fn a_refusal_in_the_middle_of_an_upload_is_heard() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     file.as_file().set_len(64 * 1024 * 1024).expect("a hole");

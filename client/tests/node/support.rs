@@ -184,6 +184,8 @@ pub(crate) enum Trouble {
     StallsInBody,
     /// Begins a body and closes the connection.
     CutsBody,
+    /// Closes the first connection, answers on the next.
+    ClosesOnce,
     /// Refuses without reading the body.
     RefusesEarly,
 }
@@ -193,11 +195,14 @@ pub(crate) async fn troubled(trouble: Trouble) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
-        let mut open = Vec::new();
+        let (mut open, mut count) = (Vec::new(), 0);
         while let Ok((mut stream, _)) = listener.accept().await {
             read_head(&mut stream).await;
+            count += 1;
             let said = match trouble {
                 Trouble::Stalls | Trouble::Closes => "",
+                Trouble::ClosesOnce if count == 1 => "",
+                Trouble::ClosesOnce => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
                 Trouble::StallsInBody | Trouble::CutsBody => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegin",
                 Trouble::RefusesEarly => {
                     "HTTP/1.1 413 Payload Too Large\r\ncontent-length: 9\r\nx-kvspace-error: too_large\r\n\r\ntoo large"
@@ -207,7 +212,7 @@ pub(crate) async fn troubled(trouble: Trouble) -> String {
             let _ = stream.flush().await;
             match trouble {
                 Trouble::Stalls | Trouble::StallsInBody | Trouble::RefusesEarly => open.push(stream),
-                Trouble::Closes | Trouble::CutsBody => drop(stream),
+                Trouble::Closes | Trouble::ClosesOnce | Trouble::CutsBody => drop(stream),
             }
         }
     });

@@ -9,7 +9,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Args;
 use futures::TryStreamExt as _;
-use kvspace_client::{Condition, Head, KeyPath, LIST_LIMIT_MAX, Meta, Space, Written};
+use kvspace_client::{Condition, Error, Head, KeyPath, LIST_LIMIT_MAX, Meta, Space, Written};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -237,8 +237,11 @@ impl GetArgs {
                 out.result("", &object)
             }
             None => {
-                space.get_to(&key, &mut out.bytes(), progress).await?;
-                Ok(())
+                match space.get_to(&key, &mut out.bytes(), progress).await {
+                    // Whoever reads has seen enough.
+                    Err(Error::Local(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+                    result => Ok(result.map(drop)?),
+                }
             }
         }
     }
