@@ -2,6 +2,8 @@
 
 mod reads;
 mod start;
+#[cfg(test)]
+mod tests;
 mod writes;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
