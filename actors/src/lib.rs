@@ -1,4 +1,4 @@
-//! The parts of a kvspace node that do IO: log, blobs, the data folder they lie in, and one actor for each active space.
+//! The parts of a kvspace node that do IO: log, index, blobs, and one actor for each active space.
 #![warn(missing_docs)]
 
 pub mod blobs;

@@ -213,80 +213,110 @@ impl Node {
     ///
     /// # Errors
     /// A sentence that says what stands in the way.
-    pub async fn start(_options: Options) -> Result<Self, crate::StartError> { todo!() }
+    pub async fn start(_options: Options) -> Result<Self, crate::StartError> {
+        todo!()
+    }
 
     /// The node's did:key.
     #[must_use]
-    pub fn did(&self) -> &Did { todo!() }
+    pub fn did(&self) -> &Did {
+        todo!()
+    }
 
     /// Whether this node hosts the space.
     #[must_use]
-    pub fn hosts(&self, _space: &SpaceId) -> bool { todo!() }
+    pub fn hosts(&self, _space: &SpaceId) -> bool {
+        todo!()
+    }
 
     /// Judges an invocation on one of its spaces; time, lifetime and signature are the caller's part.
     ///
     /// # Errors
     /// [`NodeError::NotHosted`] or [`NodeError::Denied`].
-    pub fn authorize(&self, _space: &SpaceId, _token: &Proof, _now: Millis) -> Result<Authorized, NodeError> { todo!() }
+    pub fn authorize(&self, _space: &SpaceId, _token: &Proof, _now: Millis) -> Result<Authorized, NodeError> {
+        todo!()
+    }
 
     /// The last acknowledged state of a key.
     ///
     /// # Errors
     /// [`NodeError::NotHosted`], [`NodeError::Storage`].
-    pub fn lookup(&self, _space: &SpaceId, _key: &str) -> Result<Lookup, NodeError> { todo!() }
+    pub fn lookup(&self, _space: &SpaceId, _key: &str) -> Result<Lookup, NodeError> {
+        todo!()
+    }
 
     /// The bytes of a found value.
     ///
     /// # Errors
     /// [`NodeError::Busy`] when memory stays short, [`NodeError::BlobPending`], [`NodeError::Storage`].
-    pub async fn read(&self, _space: &SpaceId, _found: &Found) -> Result<Content, NodeError> { todo!() }
+    pub async fn read(&self, _space: &SpaceId, _found: &Found) -> Result<Content, NodeError> {
+        todo!()
+    }
 
     /// Keys with a live value.
     ///
     /// # Errors
     /// [`NodeError::NotHosted`], [`NodeError::Storage`].
-    pub fn list(&self, _space: &SpaceId, _query: &ListQuery) -> Result<Page, NodeError> { todo!() }
+    pub fn list(&self, _space: &SpaceId, _query: &ListQuery) -> Result<Page, NodeError> {
+        todo!()
+    }
 
     /// The ids of a space's heads.
     ///
     /// # Errors
     /// [`NodeError::NotHosted`].
-    pub fn frontier(&self, _space: &SpaceId) -> Result<Vec<EpochId>, NodeError> { todo!() }
+    pub fn frontier(&self, _space: &SpaceId) -> Result<Vec<EpochId>, NodeError> {
+        todo!()
+    }
 
     /// A share of the memory for bodies.
     ///
     /// # Errors
     /// [`NodeError::Busy`] when none is free in time.
-    pub async fn body_permit(&self, _bytes: u64) -> Result<OwnedSemaphorePermit, NodeError> { todo!() }
+    pub async fn body_permit(&self, _bytes: u64) -> Result<OwnedSemaphorePermit, NodeError> {
+        todo!()
+    }
 
     /// A file to stage a large value in.
     ///
     /// # Errors
     /// [`NodeError::DiskFull`], [`NodeError::Storage`].
-    pub async fn upload(&self) -> Result<crate::blobs::Upload, NodeError> { todo!() }
+    pub async fn upload(&self) -> Result<crate::blobs::Upload, NodeError> {
+        todo!()
+    }
 
     /// Writes and waits until it is durable.
     ///
     /// # Errors
     /// [`NodeError`]; nothing was changed.
-    pub async fn write(&self, _write: WriteRequest) -> Result<Written, NodeError> { todo!() }
+    pub async fn write(&self, _write: WriteRequest) -> Result<Written, NodeError> {
+        todo!()
+    }
 
     /// Takes a delegation in; its time and signature are the caller's part.
     ///
     /// # Errors
     /// [`NodeError`].
-    pub async fn delegate(&self, _token: Proof, _now: Millis) -> Result<Delegated, NodeError> { todo!() }
+    pub async fn delegate(&self, _token: Proof, _now: Millis) -> Result<Delegated, NodeError> {
+        todo!()
+    }
 
     /// Takes a revocation in; its time and signature are the caller's part. Gives back what it ended.
     ///
     /// # Errors
     /// [`NodeError`].
-    pub async fn revoke(&self, _token: Proof, _now: Millis) -> Result<Address, NodeError> { todo!() }
+    pub async fn revoke(&self, _token: Proof, _now: Millis) -> Result<Address, NodeError> {
+        todo!()
+    }
 
     /// What this node holds.
     #[must_use]
-    pub fn status(&self) -> Status { todo!() }
+    pub fn status(&self) -> Status {
+        todo!()
+    }
 
     /// Ends every actor and the log, when all that was accepted is durable.
-    pub async fn stop(self) { todo!() }
+    pub async fn stop(self) {
+        todo!()
+    }
 }

@@ -3,8 +3,8 @@
 //! Pure: no clock, socket, file or thread. Time and randomness are arguments, effects are returned values.
 #![warn(missing_docs)]
 
-pub mod capability;
 pub mod authority;
+pub mod capability;
 pub mod dag;
 pub mod epoch;
 pub mod id;

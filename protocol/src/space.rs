@@ -7,6 +7,7 @@ mod batch;
 mod cut;
 mod effect;
 mod judge;
+mod memory;
 mod tokens;
 mod view;
 mod waiting;
@@ -17,6 +18,7 @@ use ed25519_dalek::SigningKey;
 
 pub use effect::{CallId, Change, Commit, Invalid, NewValue, Output, Refusal, Reply, Write, Written};
 pub use judge::CheckedEpoch;
+pub use memory::MemoryView;
 pub use view::{EpochAt, View, ViewError};
 
 use self::{
@@ -98,13 +100,7 @@ impl Space {
     ///
     /// # Errors
     /// [`Fault`]: the state machine has ended.
-    pub fn handle_invocation(
-        &mut self,
-        now: Millis,
-        view: &dyn View,
-        call: CallId,
-        write: Write,
-    ) -> Result<(), Fault> {
+    pub fn handle_invocation(&mut self, now: Millis, view: &dyn View, call: CallId, write: Write) -> Result<(), Fault> {
         match self.accept_write(now, view, call, write)? {
             Ok(()) => {}
             Err(refusal) => self.outputs.push_back(Output::Reply(call, Err(refusal))),

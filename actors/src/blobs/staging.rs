@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -34,7 +34,8 @@ struct StagingFile {
     shared: Arc<Shared>,
     file: Arc<dyn DiskFile>,
     path: PathBuf,
-    moved: bool,
+    /// Whether nothing of that name is left.
+    gone: bool,
 }
 
 impl Upload {
@@ -42,7 +43,7 @@ impl Upload {
         check_room(&shared)?;
         let path = shared.staging.join(shared.next.fetch_add(1, Ordering::Relaxed).to_string());
         let file = shared.disk.create(&path)?;
-        let staging = StagingFile { shared, file, path, moved: false };
+        let staging = StagingFile { shared, file, path, gone: false };
         let writing = Writing { staging, hasher: blake3::Hasher::new(), buffer: Vec::new(), written: 0 };
         Ok(Self { writing: Some(writing), size: 0 })
     }
@@ -94,6 +95,12 @@ impl Writing {
     }
 
     fn finish(mut self) -> io::Result<Staged> {
+        let staged = self.place();
+        self.staging.discard();
+        staged
+    }
+
+    fn place(&mut self) -> io::Result<Staged> {
         self.flush()?;
         self.staging.file.sync()?;
         let hash = BlobHash(*self.hasher.finalize().as_bytes());
@@ -111,7 +118,7 @@ impl StagingFile {
         let was_here = path.is_file();
         if !was_here {
             shared.disk.rename(&self.path, &path)?;
-            self.moved = true;
+            self.gone = true;
         }
         // Also for a file that was here: whoever renamed it may have failed to make the name durable.
         let synced = shared.disk.sync_dir(path.parent().expect("a blob lies in a folder"));
@@ -124,23 +131,32 @@ impl StagingFile {
         leases.entry(hash).or_insert(Leases { count: 0, kept: was_here }).count += 1;
         Ok(())
     }
+
+    /// Removes the file now, if it still has its first name.
+    fn discard(&mut self) {
+        if !std::mem::replace(&mut self.gone, true) {
+            remove(&self.shared, &self.path);
+        }
+    }
 }
 
 impl Drop for StagingFile {
+    /// Removing a large file takes a while, so inside an async runtime a blocking thread does it.
     fn drop(&mut self) {
-        if self.moved {
+        if self.gone {
             return;
         }
         let (shared, path) = (Arc::clone(&self.shared), std::mem::take(&mut self.path));
-        let remove = move || {
-            if let Err(e) = shared.disk.remove(&path) {
-                tracing::warn!(path = %path.display(), error = %e, "cannot remove an unfinished upload");
-            }
-        };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
-            Err(_) => remove(),
+            Ok(runtime) => drop(runtime.spawn_blocking(move || remove(&shared, &path))),
+            Err(_) => remove(&shared, &path),
         }
+    }
+}
+
+fn remove(shared: &Shared, path: &Path) {
+    if let Err(e) = shared.disk.remove(path) {
+        tracing::warn!(path = %path.display(), error = %e, "cannot remove an unfinished upload");
     }
 }
 

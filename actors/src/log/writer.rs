@@ -96,12 +96,11 @@ impl Writer {
     /// Takes what is queued, within the bounds of a round, and answers all of it.
     fn round(&mut self, first: Queued, queue: &mut mpsc::Receiver<Queued>) {
         let mut unsynced = Vec::new();
-        let mut no_segment = None;
         let mut next = Some(first);
         let mut taken = 0;
         while let Some(queued) = next.take() {
             taken += 1;
-            self.take(queued, &mut unsynced, &mut no_segment);
+            self.take(queued, &mut unsynced);
             if taken < ROUND_COMMITS_MAX && self.buffer.len() < self.round_bytes {
                 next = queue.try_recv().ok();
             }
@@ -109,8 +108,8 @@ impl Writer {
         self.flush(&mut unsynced);
     }
 
-    /// Puts one commit in the buffer, or answers it at once. `no_segment` is why this round found no further segment.
-    fn take(&mut self, queued: Queued, unsynced: &mut Vec<Unsynced>, no_segment: &mut Option<AppendError>) {
+    /// Puts one commit in the buffer, or answers it at once.
+    fn take(&mut self, queued: Queued, unsynced: &mut Vec<Unsynced>) {
         let size_bytes = queued.commit.record_bytes().unwrap_or(u32::MAX);
         let size_bytes_max = self.commit_bytes_max;
         if size_bytes > size_bytes_max {
@@ -118,12 +117,7 @@ impl Writer {
         }
         if !self.fits(size_bytes) {
             self.flush(unsynced);
-            let rolled = match no_segment {
-                Some(error) => Err(error.clone()),
-                None => self.roll(),
-            };
-            if let Err(error) = rolled {
-                *no_segment = Some(error.clone());
+            if let Err(error) = self.roll() {
                 return answer(queued.done, Err(error));
             }
         }

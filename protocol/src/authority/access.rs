@@ -150,7 +150,8 @@ impl Access {
     #[must_use]
     pub fn hosts(&self, now: Millis) -> BTreeSet<Did> {
         let live = self.delegations.values().filter(|proof| self.is_live(proof, now));
-        let named = live.filter_map(|proof| proof.audience_did().filter(|host| is_host_delegation(proof, &self.space, host)));
+        let named =
+            live.filter_map(|proof| proof.audience_did().filter(|host| is_host_delegation(proof, &self.space, host)));
         named.cloned().collect()
     }
 
@@ -168,7 +169,9 @@ impl Access {
                 if self.is_revoked(&member.identity()) {
                     return Err(match (purpose, address == *cited) {
                         (Purpose::Delegate, true) => Denied::ParentRevoked(address),
-                        (Purpose::Delegate, false) => Denied::ParentAncestorRevoked { ancestor: address, parent: *cited },
+                        (Purpose::Delegate, false) => {
+                            Denied::ParentAncestorRevoked { ancestor: address, parent: *cited }
+                        }
                         (Purpose::Invoke, true) => Denied::Revoked(address),
                         (Purpose::Invoke, false) => Denied::AncestorRevoked { ancestor: address, invoked: *cited },
                     });

@@ -90,8 +90,7 @@ impl Chain {
 /// Whether `now` lies in [not-before, expiry + grace] of a token.
 #[must_use]
 pub fn within(token: &Token, now: Millis, grace_ms: i64) -> bool {
-    token.not_before().is_none_or(|start| start <= now)
-        && token.expiry().is_none_or(|end| now <= end.plus(grace_ms))
+    token.not_before().is_none_or(|start| start <= now) && token.expiry().is_none_or(|end| now <= end.plus(grace_ms))
 }
 
 /// The capabilities of `token` that its signer does not own: those need a proof.
@@ -160,7 +159,8 @@ fn link(token: &Token, purpose: Purpose, members: &BTreeMap<Address, Proof>) -> 
                 return Err(Denied::TerminalParent);
             }
             let ends_later = parent.expiry().is_some_and(|end| token.expiry().is_none_or(|own| own > end));
-            let starts_earlier = parent.not_before().is_some_and(|start| token.not_before().is_none_or(|own| own < start));
+            let starts_earlier =
+                parent.not_before().is_some_and(|start| token.not_before().is_none_or(|own| own < start));
             outlives |= ends_later;
             precedes |= starts_earlier;
             if ends_later || starts_earlier {

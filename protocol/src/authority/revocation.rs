@@ -58,7 +58,11 @@ pub fn judge(token: &Token, space: &SpaceId, proofs: &impl Proofs) -> Result<Sta
 /// The signer itself, or who gave it the right to revoke.
 fn principal(token: &Token, target: &str, space: &SpaceId, proofs: &impl Proofs) -> Result<(Did, Chain), Denied> {
     let [address] = token.proofs() else {
-        return if token.proofs().is_empty() { Ok((token.issuer().clone(), Chain::default())) } else { Err(Denied::Revoker) };
+        return if token.proofs().is_empty() {
+            Ok((token.issuer().clone(), Chain::default()))
+        } else {
+            Err(Denied::Revoker)
+        };
     };
     let proof = proofs.find(address).ok_or(Denied::MissingParent(Some(*address)))?;
     if proof.role() != Role::Delegation || proof.audience_did() != Some(token.issuer()) {

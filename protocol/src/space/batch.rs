@@ -332,8 +332,7 @@ impl Space {
         let proof = self.host_proof(now, &stands).ok_or(Fault::Batch)?;
         let prev = self.own.last.map(|(id, _)| id);
         let heads = self.log.dag.heads();
-        let parents: Vec<_> =
-            heads.iter().filter(|(id, _)| Some(**id) != prev).take(EPOCH_PARENTS_MAX).collect();
+        let parents: Vec<_> = heads.iter().filter(|(id, _)| Some(**id) != prev).take(EPOCH_PARENTS_MAX).collect();
         let seqs = parents.iter().map(|(_, head)| head.seq).chain(self.own.last.map(|_| self.own.seq));
         let header = Header {
             v: epoch::VERSION,

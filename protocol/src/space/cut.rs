@@ -87,7 +87,9 @@ impl Cuts {
         }
         let revocation = &self.revocations[&id];
         let cut = match &revocation.after {
-            Some(after) => Cut { seen: self.widened(id, after, &revocation.rests_on, &revocation.carriers, known), own: None },
+            Some(after) => {
+                Cut { seen: self.widened(id, after, &revocation.rests_on, &revocation.carriers, known), own: None }
+            }
             None => self.carried(id, revocation, known),
         };
         known.insert(id, cut.clone());

@@ -61,9 +61,10 @@ impl Waiting {
 
     /// Ancestors that are neither held nor waiting.
     pub(super) fn missing(&self) -> Vec<EpochId> {
-        let named = self.epochs.values().flat_map(|waiting| {
-            waiting.epoch.header.parents.iter().chain(&waiting.epoch.header.prev).copied()
-        });
+        let named = self
+            .epochs
+            .values()
+            .flat_map(|waiting| waiting.epoch.header.parents.iter().chain(&waiting.epoch.header.prev).copied());
         let missing: BTreeSet<_> = named.filter(|id| !self.epochs.contains_key(id)).collect();
         missing.into_iter().collect()
     }
