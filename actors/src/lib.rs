@@ -4,5 +4,13 @@
 pub mod blobs;
 pub mod clock;
 pub mod disk;
+mod hosted;
+pub mod index;
 pub mod log;
+mod messages;
 pub mod node;
+mod pool;
+mod registry;
+mod space;
+
+pub use node::StartError;

@@ -14,8 +14,7 @@
 //! * bytes that were durable once and are wrong now are reported, never skipped and never taken for the log's end.
 
 use std::{
-    error, io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -26,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::disk::{Disk, OsDisk};
 
+mod error;
 mod prepare;
 mod record;
 mod replay;
@@ -34,6 +34,7 @@ mod segment;
 mod tests;
 mod writer;
 
+pub use error::{AppendError, LogError, ReadError, Refused, RefusedWhy};
 pub use record::{EpochRecord, Position};
 
 use record::Kind;
@@ -145,105 +146,6 @@ pub struct Appended {
     pub epochs: Vec<Position>,
 }
 
-/// Why a commit is not durable.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// There is no room for another segment. Nothing was written.
-    #[error("the disk is full")]
-    DiskFull,
-    /// No segment can hold it. Nothing was written.
-    #[error("a commit of {size_bytes} bytes does not fit in a segment, which takes {size_bytes_max}")]
-    TooLarge {
-        /// What the commit would take; 4 GiB - 1 stands for anything above.
-        size_bytes: u32,
-        /// What a segment takes.
-        size_bytes_max: u32,
-    },
-    /// Writing or syncing failed. The commit is not acknowledged, and yet may be found in the log after a restart.
-    #[error("writing the log failed: {0}")]
-    Failed(Arc<str>),
-    /// The log was closed before it took the commit. Nothing was written.
-    #[error("the log is closed")]
-    Closed,
-}
-
-/// An append the log did not take. Nothing was written and `done` was not called.
-pub struct Refused {
-    /// The append, as it was given.
-    pub append: Append,
-    /// Why.
-    pub why: RefusedWhy,
-}
-
-/// Why the log did not take an append.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusedWhy {
-    /// As much as may wait is waiting.
-    QueueFull,
-    /// The log is closed.
-    Closed,
-}
-
-/// Why a log cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// What was durable once is wrong now.
-    #[error("segment {segment} of the log is damaged at byte {offset}: {what}")]
-    Damaged {
-        /// The segment.
-        segment: u32,
-        /// Where in the file.
-        offset: u32,
-        /// What was found.
-        what: &'static str,
-    },
-    /// Another release wrote it.
-    #[error("segment {segment} of the log has format {found}, this kvspace reads format {known}")]
-    OtherFormat {
-        /// The segment.
-        segment: u32,
-        /// The format it says.
-        found: u32,
-        /// The format of this program.
-        known: u32,
-    },
-    /// [`LogOptions::after`] names a record that is not there: the caller knows another log than this one.
-    #[error("the log holds no record at segment {}, byte {}", .0.segment, .0.offset)]
-    NotInLog(Position),
-    /// Whoever the replay was for gave up.
-    #[error("replaying the log stopped: {0}")]
-    Stopped(Box<dyn error::Error + Send + Sync>),
-    /// The file system refused.
-    #[error("cannot use {}: {source}", .path.display())]
-    Io {
-        /// The file or folder in question.
-        path: PathBuf,
-        /// The reason it gave.
-        source: io::Error,
-    },
-}
-
-impl LogError {
-    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
-        let path = path.to_owned();
-        move |source| Self::Io { path, source }
-    }
-}
-
-/// Why a record cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The segment was compacted since: look the position up again.
-    #[error("segment {} was compacted", .0.segment)]
-    Moved(Position),
-    /// There is no such record at this position.
-    #[error("segment {} of the log is damaged at byte {}", .0.segment, .0.offset)]
-    Damaged(Position),
-    /// The file system refused.
-    #[error("cannot read the log: {0}")]
-    Io(io::Error),
-}
-
 /// The node's log, open for reading and writing. Clones are the same log.
 #[derive(Clone)]
 pub struct Log {
@@ -262,7 +164,7 @@ struct Shared {
 struct Queued {
     commit: Commit,
     done: Done,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 impl Log {
@@ -270,7 +172,8 @@ impl Log {
     /// then ready to write.
     ///
     /// A torn end is cut off first, and what was found is made durable again: it may have been written but never
-    /// synced by a process that is gone. Blocks for as long as it takes to read the log.
+    /// synced by a process that is gone; what `each` was given is durable when this returns. Blocks for as long as it
+    /// takes to read the log.
     ///
     /// # Errors
     /// [`LogError`], a sentence for the operator. An error of `each` ends the replay as [`LogError::Stopped`].
@@ -280,7 +183,7 @@ impl Log {
         mut each: impl FnMut(Replayed) -> Result<(), E>,
     ) -> Result<Self, LogError>
     where
-        E: Into<Box<dyn error::Error + Send + Sync>>,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let disk = Arc::clone(&options.disk);
         disk.create_dir(dir).map_err(LogError::io(dir))?;
@@ -318,7 +221,7 @@ impl Log {
         mut each: impl FnMut(Replayed) -> Result<(), E>,
     ) -> Result<(), LogError>
     where
-        E: Into<Box<dyn error::Error + Send + Sync>>,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         replay::replay(disk, dir, None, &mut |record| each(record).map_err(|e| LogError::Stopped(e.into()))).map(drop)
     }
@@ -340,7 +243,7 @@ impl Log {
         let Ok(room) = Arc::clone(&self.shared.room).try_acquire_many_owned(self.cost_kib(&commit)) else {
             return Err(refused(commit, done, RefusedWhy::QueueFull));
         };
-        match queue.try_send(Queued { commit, done, _room: room }) {
+        match queue.try_send(Queued { commit, done, room }) {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Full(back)) => Err(refused(back.commit, back.done, RefusedWhy::QueueFull)),
             Err(mpsc::error::TrySendError::Closed(back)) => Err(refused(back.commit, back.done, RefusedWhy::Closed)),
@@ -360,7 +263,7 @@ impl Log {
         let queue = self.queue().ok_or(AppendError::Closed)?;
         let (tell, told) = oneshot::channel();
         let done: Done = Box::new(move |result| drop(tell.send(result)));
-        if queue.send(Queued { commit, done, _room: room }).await.is_err() {
+        if queue.send(Queued { commit, done, room }).await.is_err() {
             return Err(AppendError::Closed);
         }
         drop(queue);

@@ -17,6 +17,8 @@ mod validate;
 pub use admit::Admit;
 pub use error::ConfigError;
 pub use load::{Sources, load};
+/// The value of a flag.
+pub use toml::Value;
 
 /// The commented file that holds every option with its default.
 pub const EXAMPLE: &str = include_str!("../kvspace.toml");

@@ -1,1 +1,12 @@
-fn main() {}
+//! `kvspace`: a node for user-owned key-value spaces, and the command line to use one.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod cli;
+mod run;
+
+fn main() -> ExitCode {
+    cli::run(cli::Cli::parse())
+}

@@ -22,7 +22,7 @@ pub use memory::MemoryView;
 pub use view::{EpochAt, View, ViewError};
 
 use self::{
-    apply::Log,
+    apply::{Index, Log},
     batch::{Batch, Own},
     judge::{Ancestry, Bench},
     view::Overlay,
@@ -89,11 +89,28 @@ impl Space {
     /// # Errors
     /// [`ReplayError`] when the log does not hold what it should, or the view cannot be read.
     pub fn replay(&mut self, view: &dyn View, checked: &CheckedEpoch) -> Result<Vec<Change>, ReplayError> {
+        self.take_durable(view, checked, Index::Learns)
+    }
+
+    /// As [`Space::replay`], where the index that `view` reads holds everything already and has nothing to learn.
+    ///
+    /// # Errors
+    /// [`ReplayError`] when the log does not hold what it should, or the view cannot be read.
+    pub fn restore(&mut self, view: &dyn View, checked: &CheckedEpoch) -> Result<(), ReplayError> {
+        self.take_durable(view, checked, Index::Knows).map(drop)
+    }
+
+    fn take_durable(
+        &mut self,
+        view: &dyn View,
+        checked: &CheckedEpoch,
+        index: Index,
+    ) -> Result<Vec<Change>, ReplayError> {
         let mut view = Overlay::new(view);
         let ancestry = Ancestry::find(checked.epoch(), &view)?.ok_or(ReplayError::Ancestor(checked.epoch().id))?;
         let judged = self.bench(&view).judge(checked, &ancestry)?;
         let judged = judged.map_err(|invalid| ReplayError::Invalid(checked.epoch().id, invalid))?;
-        Ok(self.log.apply(&self.id, checked, &ancestry, judged, &mut view)?.changes)
+        Ok(self.log.apply(&self.id, checked, &ancestry, judged, &mut view, index)?.changes)
     }
 
     /// A client's write. Its time, lifetime and signature are checked.
@@ -177,6 +194,12 @@ impl Space {
         self.waiting.next_time().map(|time| time.plus(-CLOCK_AHEAD_MAX_MS))
     }
 
+    /// The key of the host this is the space on.
+    #[must_use]
+    pub fn host(&self) -> HostKey {
+        self.host
+    }
+
     /// The accepting side of authority, what is not durable yet included.
     #[must_use]
     pub fn access(&self) -> &Access {
@@ -229,7 +252,7 @@ impl Space {
             match self.bench(&view).judge(&checked, &ancestry)? {
                 Err(invalid) => self.outputs.push_back(Output::Refused(checked.epoch.id, invalid)),
                 Ok(judged) => {
-                    let applied = self.log.apply(&self.id, &checked, &ancestry, judged, &mut view)?;
+                    let applied = self.log.apply(&self.id, &checked, &ancestry, judged, &mut view, Index::Learns)?;
                     self.held_back.extend(applied.access.into_iter().map(Output::Access));
                     commit.changes.extend(applied.changes);
                     commit.epochs.push(checked.epoch.signed);

@@ -285,6 +285,41 @@ fn a_lease_dropped_inside_the_runtime_gives_the_file_up_too() {
     assert!(!world.blobs.exists(&hash));
 }
 
+#[test]
+fn whether_a_file_is_needed_is_asked_while_nobody_can_add_it() {
+    let world = World::new();
+    let hash = BlobHash::of(b"value");
+    let mut asked = false;
+    let removed = world.blobs.remove(&hash, || {
+        asked = true;
+        assert!(world.blobs.shared.leases[usize::from(hash.0[0])].try_lock().is_err(), "uploads are held off");
+        true
+    });
+    assert!(asked && !removed.expect("asked"));
+}
+
+#[test]
+fn an_upload_sees_a_removal_that_came_before_it() {
+    let world = World::new();
+    world.upload(b"value").keep();
+    let hash = BlobHash::of(b"value");
+    world.watched.take_events();
+    let removing = world.blobs.shared.lock(&hash);
+    std::thread::scope(|scope| {
+        let uploading = scope.spawn(|| world.upload(b"value"));
+        while !world.watched.events.lock().expect("no panic").contains(&"sync ".to_owned()) {
+            std::thread::yield_now();
+        }
+        // What would look before it has the right to is given the time to.
+        (0..10_000).for_each(|_| std::thread::yield_now());
+        fs::remove_file(world.blobs.shared.path(&hash)).expect("it was here");
+        drop(removing);
+        let staged = uploading.join().expect("no panic");
+        assert!(world.blobs.exists(&hash));
+        staged.keep();
+    });
+}
+
 /// Uploads and removals of one value at once: after every upload that was kept, the file is there, whole, until an
 /// unreferenced removal; "referenced" is what an index would say.
 #[test]

@@ -7,7 +7,10 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
 };
 
 use super::{Disk, DiskFile};
@@ -45,6 +48,9 @@ struct State {
     live: BTreeMap<PathBuf, usize>,
     durable: BTreeMap<PathBuf, usize>,
     capacity_bytes: Option<u64>,
+    /// Whether writes meet the capacity and nobody is told beforehand, as with a quota.
+    capacity_hidden: bool,
+    asked: Option<Sender<()>>,
     faults: Vec<Fault>,
     events: Vec<Event>,
 }
@@ -73,6 +79,18 @@ impl FakeDisk {
 
     pub(crate) fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity_bytes = bytes;
+    }
+
+    pub(crate) fn set_quota(&self, bytes: Option<u64>) {
+        self.set_capacity(bytes);
+        self.state().capacity_hidden = true;
+    }
+
+    /// Hears of every question for free room, after it was answered.
+    pub(crate) fn questions(&self) -> Receiver<()> {
+        let (tell, told) = channel();
+        self.state().asked = Some(tell);
+        told
     }
 
     pub(crate) fn note(&self, note: u32) {
@@ -224,7 +242,12 @@ impl Disk for FakeDisk {
     }
 
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
-        Ok(self.state().free_bytes())
+        let state = self.state();
+        let free = if state.capacity_hidden { u64::MAX } else { state.free_bytes() };
+        if let Some(asked) = &state.asked {
+            asked.send(()).ok();
+        }
+        Ok(free)
     }
 }
 
@@ -245,15 +268,15 @@ impl DiskFile for FakeFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.state();
+        let name = state.files[self.id].name.clone();
+        state.events.push(Event::Write(name.clone()));
         let file = &state.files[self.id];
         let growth = (offset as usize + bytes.len()).saturating_sub(file.live.len());
         if growth as u64 > state.free_bytes() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let name = state.files[self.id].name.clone();
         let torn = state.fails(|fault| matches!(fault, Fault::Write(end) if name.ends_with(end)));
         let bytes = if torn { &bytes[..bytes.len() / 2] } else { bytes };
-        state.events.push(Event::Write(name));
         let file = &mut state.files[self.id];
         place(&mut file.live, offset as usize, bytes);
         file.unsynced.push((offset as usize, bytes.to_vec()));

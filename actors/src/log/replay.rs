@@ -95,6 +95,7 @@ pub(super) fn settle(last: &Last) -> Result<(), LogError> {
     let io = || LogError::io(&last.path);
     let mut chunk = vec![0; READ_BYTES];
     let mut start = BLOCK_BYTES;
+    let mut torn = false;
     while start < last.size_bytes {
         let length = READ_BYTES.min((last.size_bytes - start) as usize);
         let chunk = &mut chunk[..length];
@@ -105,10 +106,11 @@ pub(super) fn settle(last: &Last) -> Result<(), LogError> {
             chunk[kept..].fill(0);
             last.file.write_at(chunk, u64::from(start)).map_err(io())?;
         }
-        if !clean {
-            tracing::warn!(segment = last.header.segment, end = last.end, "cut off a torn end of the log");
-        }
+        torn |= !clean;
         start += length as u32;
+    }
+    if torn {
+        tracing::warn!(segment = last.header.segment, end = last.end, "cut off a torn end of the log");
     }
     last.file.sync().map_err(io())
 }

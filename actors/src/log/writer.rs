@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    AppendError, Appended, Commit, Done, LogOptions, Queued,
+    AppendError, Appended, Commit, LogOptions, Queued,
     prepare::{self, Preparer},
     record::{self, Place},
     replay::Last,
@@ -32,6 +32,8 @@ pub(super) struct Writer {
     segments: Arc<Segments>,
     preparer: Preparer,
     place: Writing,
+    /// Whether the operator was told that there is no room for another segment.
+    short: bool,
     buffer: Vec<u8>,
 }
 
@@ -82,6 +84,7 @@ impl Writer {
             segments,
             preparer,
             place,
+            short: false,
             buffer: Vec::new(),
         })
     }
@@ -113,12 +116,12 @@ impl Writer {
         let size_bytes = queued.commit.record_bytes().unwrap_or(u32::MAX);
         let size_bytes_max = self.commit_bytes_max;
         if size_bytes > size_bytes_max {
-            return answer(queued.done, Err(AppendError::TooLarge { size_bytes, size_bytes_max }));
+            return answer(queued, Err(AppendError::TooLarge { size_bytes, size_bytes_max }));
         }
         if !self.fits(size_bytes) {
             self.flush(unsynced);
             if let Err(error) = self.roll() {
-                return answer(queued.done, Err(error));
+                return answer(queued, Err(error));
             }
         }
         let appended = self.encode(&queued.commit);
@@ -166,7 +169,7 @@ impl Writer {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_KEPT_BYTES_MAX);
         for Unsynced { queued, appended } in unsynced.drain(..) {
-            answer(queued.done, result.clone().map(|()| appended));
+            answer(queued, result.clone().map(|()| appended));
         }
     }
 
@@ -196,9 +199,14 @@ impl Writer {
     /// Seals the active segment and begins the next. While there is no file for it, the active one stays in use.
     fn roll(&mut self) -> Result<(), AppendError> {
         let file = self.preparer.take().map_err(|e| {
-            tracing::warn!(error = %e, "no room for the log's next segment");
+            if !std::mem::replace(&mut self.short, true) {
+                tracing::warn!(error = %e, "no room for the log's next segment");
+            }
             if crate::disk::is_full(&e) { AppendError::DiskFull } else { AppendError::Failed(e.to_string().into()) }
         })?;
+        if std::mem::take(&mut self.short) {
+            tracing::info!("there is room again for the log's next segment");
+        }
         if let Writing::Active(active) = &self.place {
             self.place = Writing::Sealed { segment: active.segment, end: active.end };
         }
@@ -229,8 +237,11 @@ impl Writer {
     }
 }
 
-/// Tells one caller. A panic of theirs stays theirs: the writer serves every space.
-fn answer(done: Done, result: Result<Appended, AppendError>) {
+/// Tells one caller, whose place in the queue is free by then. A panic of theirs stays theirs: the writer serves every
+/// space.
+fn answer(queued: Queued, result: Result<Appended, AppendError>) {
+    let Queued { commit, done, room } = queued;
+    drop((commit, room));
     if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
         tracing::error!("the receiver of a commit's result panicked");
     }

@@ -153,7 +153,8 @@ impl SpaceResource {
 }
 
 /// Whether `path` is `base` or goes on at a segment's start.
-fn lies_beneath(base: &str, path: &str) -> bool {
+#[must_use]
+pub fn lies_beneath(base: &str, path: &str) -> bool {
     path.strip_prefix(base).is_some_and(|rest| base.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
 }
 

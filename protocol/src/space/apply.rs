@@ -47,6 +47,7 @@ impl Log {
         ancestry: &Ancestry,
         judged: Judged,
         view: &mut Overlay<'_>,
+        index: Index,
     ) -> Result<Applied, ViewError> {
         let (epoch, header) = (&checked.epoch, &checked.epoch.header);
         let (prev, parents) = ancestry.places();
@@ -97,6 +98,9 @@ impl Log {
                     }
                 }
             }
+        }
+        if index == Index::Knows {
+            return Ok(applied);
         }
         let keys = if revoked { view.keys()? } else { written.keys().cloned().collect() };
         for key in keys {
@@ -178,6 +182,15 @@ impl Log {
         self.cuts.add(token.identity(), revocation);
         Ok(true)
     }
+}
+
+/// What the index behind the view knows of an epoch that is taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Index {
+    /// Nothing: the changes are for it.
+    Learns,
+    /// Everything.
+    Knows,
 }
 
 /// The effects of one epoch.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Fault, Space,
+    apply::Index,
     effect::{CallId, Commit, NewValue, Output, Refusal, Reply, Write, Written},
     judge::{Ancestry, CheckedEpoch, Verdict, content_holds, operations},
     view::{Overlay, View, ViewError},
@@ -284,8 +285,8 @@ impl Space {
 
     /// The value that the delete of this version removed.
     fn removed_by(&self, view: &dyn View, key: &Key, version: &Version) -> Result<Option<BlobHash>, ViewError> {
-        let before = view.history(key)?.into_iter().filter(|operation| operation.version < *version);
-        let last = before.filter(|operation| !self.is_void(operation)).next_back();
+        let mut history = view.history(key)?.into_iter();
+        let last = history.rfind(|operation| operation.version < *version && !self.is_void(operation));
         Ok(last.and_then(|operation| operation.effect.value().map(|value| value.blob)))
     }
 
@@ -301,7 +302,7 @@ impl Space {
             return Err(Fault::Batch);
         }
         // Queued delegations and revocations are in `access` already, so that later calls were judged by them.
-        let applied = self.log.apply(&self.id, &checked, &ancestry, judged, &mut overlay)?;
+        let applied = self.log.apply(&self.id, &checked, &ancestry, judged, &mut overlay, Index::Learns)?;
         let (id, seq) = (checked.epoch.id, checked.epoch.header.seq);
         self.own.last = Some((id, checked.epoch.header.n));
         self.own.seq = seq;

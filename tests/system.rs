@@ -1,0 +1,3 @@
+//! The whole system: processes as a user runs them, and the house they are built in.
+
+mod tidy;
