@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
 };
 
@@ -50,7 +50,7 @@ struct State {
     capacity_bytes: Option<u64>,
     /// Whether writes meet the capacity and nobody is told beforehand, as with a quota.
     capacity_hidden: bool,
-    asked: Option<Sender<()>>,
+    asked: Option<SyncSender<()>>,
     faults: Vec<Fault>,
     events: Vec<Event>,
 }
@@ -88,7 +88,7 @@ impl FakeDisk {
 
     /// Hears of every question for free room, after it was answered.
     pub(crate) fn questions(&self) -> Receiver<()> {
-        let (tell, told) = channel();
+        let (tell, told) = sync_channel(1024);
         self.state().asked = Some(tell);
         told
     }

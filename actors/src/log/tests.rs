@@ -4,7 +4,7 @@
 use std::{
     convert::Infallible,
     path::PathBuf,
-    sync::mpsc::{Receiver, channel},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
 };
 
 use kvspace_protocol::id::SpaceId;
@@ -81,7 +81,7 @@ fn numbers(replayed: &[Replayed]) -> Vec<u32> {
 }
 
 fn append(log: &Log, commit: Commit) -> Receiver<Answer> {
-    let (tell, told) = channel();
+    let (tell, told) = sync_channel(1024);
     let Commit { blobs, epochs } = commit;
     let done: Done = Box::new(move |answer| drop(tell.send(answer)));
     assert!(log.append(Append { blobs, epochs, done }).is_ok(), "there is room in the queue");
@@ -93,9 +93,9 @@ fn commit_now(log: &Log, commit: Commit) -> Answer {
 }
 
 /// Holds the writer in the answer to commit `n` until the returned guard is dropped.
-fn hold_writer(log: &Log, n: u32) -> std::sync::mpsc::Sender<()> {
-    let (release, released) = channel::<()>();
-    let (tell, held) = channel();
+fn hold_writer(log: &Log, n: u32) -> SyncSender<()> {
+    let (release, released) = sync_channel::<()>(1);
+    let (tell, held) = sync_channel(1024);
     let Commit { blobs, epochs } = commit(n);
     let done: Done = Box::new(move |answer| {
         answer.expect("committed");

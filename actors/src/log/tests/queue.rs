@@ -50,7 +50,7 @@ fn nothing_is_answered_before_its_sync() {
     commit_now(&log, commit(1)).expect("committed");
     disk.take_events();
     for n in 2..=20 {
-        let (noted, (tell, told)) = (disk.clone(), channel());
+        let (noted, (tell, told)) = (disk.clone(), sync_channel(1024));
         let Commit { blobs, epochs } = commit(n);
         let done: Done = Box::new(move |_| {
             noted.note(n);
