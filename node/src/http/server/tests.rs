@@ -7,7 +7,7 @@ use tokio::{
 use warp::Filter;
 
 use super::*;
-use crate::http::{headers::text, rejected};
+use crate::http::{headers::text, preflight, rejected};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -39,7 +39,7 @@ impl Running {
         let large = warp::path!("large").map(|| text(vec![b'a'; 64 << 20]));
         let hello = warp::path!("hello").and(warp::get()).map(|| text("hello"));
         let some = panics.or(slow).unify().or(endless).unify().or(large).unify();
-        let routes = some.or(hello).unify().recover(rejected).unify().boxed();
+        let routes = some.or(hello).unify().or(preflight()).unify().recover(rejected).unify().boxed();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let closing = CancellationToken::new();
@@ -81,6 +81,8 @@ async fn answers_good_and_bad_are_open_to_other_origins() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
         assert!(answer.contains(words) && answer.contains("access-control-allow-origin: *"), "{answer}");
     }
+    let answer = server.ask("OPTIONS /any/path HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("access-control-allow-methods"), "{answer}");
     let answer = server.ask("POST /hello HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("method_not_allowed"), "{answer}");
 }
