@@ -63,7 +63,7 @@ impl Owner {
 
     async fn create(&self, node: &Node) {
         let made = node.delegate(self.host_delegation(node.did()), now()).await.expect("the space is made");
-        assert_eq!(made.activated, [self.space.clone()]);
+        assert_eq!(made.activated, std::slice::from_ref(&self.space));
     }
 
     async fn put(&self, node: &Node, key: &str, bytes: &[u8], nonce: u64) -> Result<Written, NodeError> {

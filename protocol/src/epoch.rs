@@ -141,8 +141,8 @@ impl Epoch {
     /// # Errors
     /// As [`Epoch::decode`], but for the signature.
     pub fn decode_unsigned(signed: SignedEpoch) -> Result<Self, Malformed> {
-        check_sizes(&signed.header, &signed.body)?;
         check_version(&signed.header)?;
+        check_sizes(&signed.header, &signed.body)?;
         let header: Header = decode_canonical(&signed.header)?;
         if BodyId::of(&signed.body) != header.body {
             return Err(Malformed::Body);

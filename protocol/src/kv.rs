@@ -186,9 +186,14 @@ impl Winner {
 
 impl Operation {
     /// Whether its epoch is so long before the token's expiry that an honest host would hardly have taken it then.
-    fn is_early(&self) -> bool {
-        self.expiry.is_some_and(|expiry| self.version.time() < expiry.plus(-ONCE_WINDOW_MS))
+    pub(crate) fn is_early(&self) -> bool {
+        is_early(self.expiry, self.version.time())
     }
+}
+
+/// Whether `at` is more than six minutes before a token's expiry.
+pub(crate) fn is_early(expiry: Option<Millis>, at: Millis) -> bool {
+    expiry.is_some_and(|expiry| at < expiry.plus(-ONCE_WINDOW_MS))
 }
 
 impl Version {

@@ -29,7 +29,7 @@ use self::{
     waiting::Waiting,
 };
 use crate::{
-    authority::{Access, Proof},
+    authority::{Access, AccessChange, Proof},
     dag::Dag,
     id::{Did, EpochId, HostKey, Incarnation, Millis, SpaceId},
     kv::Operation,
@@ -84,7 +84,8 @@ impl Space {
 
     /// Takes in an epoch that is durable already: how a space is opened from its log, epochs in log order.
     ///
-    /// Returns what the index has to hold because of it; the index that `view` reads may hold it already.
+    /// Returns what the index has to hold because of it; the index that `view` reads may hold it already. When an epoch
+    /// is of this very incarnation, whose last commit must not have failed, its chain goes on.
     ///
     /// # Errors
     /// [`ReplayError`] when the log does not hold what it should, or the view cannot be read.
@@ -107,10 +108,16 @@ impl Space {
         index: Index,
     ) -> Result<Vec<Change>, ReplayError> {
         let mut view = Overlay::new(view);
-        let ancestry = Ancestry::find(checked.epoch(), &view)?.ok_or(ReplayError::Ancestor(checked.epoch().id))?;
+        let (id, header) = (checked.epoch().id, &checked.epoch().header);
+        let ancestry = Ancestry::find(checked.epoch(), &view)?.map_err(|_| ReplayError::Ancestor(id))?;
         let judged = self.bench(&view).judge(checked, &ancestry)?;
-        let judged = judged.map_err(|invalid| ReplayError::Invalid(checked.epoch().id, invalid))?;
-        Ok(self.log.apply(&self.id, checked, &ancestry, judged, &mut view, index)?.changes)
+        let judged = judged.map_err(|invalid| ReplayError::Invalid(id, invalid))?;
+        let applied = self.log.apply(&self.id, checked, &ancestry, judged, &mut view, index)?;
+        if header.host == self.host && header.incarnation == self.own.incarnation {
+            self.own.last = Some((id, header.n));
+            self.own.seq = header.seq;
+        }
+        Ok(applied.changes)
     }
 
     /// A client's write. Its time, lifetime and signature are checked.
@@ -188,10 +195,11 @@ impl Space {
         self.outputs.pop_front()
     }
 
-    /// When to call `handle_timeout`: an epoch whose clock is ahead of ours comes into reach.
+    /// When to call `handle_timeout`: an epoch whose clock is ahead of ours comes into reach, or our own may be made.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Millis> {
-        self.waiting.next_time().map(|time| time.plus(-CLOCK_AHEAD_MAX_MS))
+        let own = self.next_own_time().filter(|_| !self.committing);
+        self.waiting.next_time().into_iter().chain(own).min().map(|time| time.plus(-CLOCK_AHEAD_MAX_MS))
     }
 
     /// The key of the host this is the space on.
@@ -228,38 +236,45 @@ impl Space {
         Bench { space: &self.id, dag: &self.log.dag, tokens: &self.log.tokens, view }
     }
 
-    /// Starts the next commit if none is out: first what came from other hosts, then the batch.
+    /// Starts the next commit if none is out: what came from other hosts, and on top of it the batch.
     fn go_on(&mut self, now: Millis, view: &dyn View) -> Result<(), Fault> {
         if self.committing {
             return Ok(());
         }
-        let commit = match self.take_waiting(now, view)? {
-            Some(commit) => Some(commit),
-            None => self.seal(now, view)?,
-        };
-        if let Some(commit) = commit {
+        let mut view = Overlay::new(view);
+        let mut commit = Commit::default();
+        if self.take_waiting(now, &mut view, &mut commit)? {
+            self.judge_batch_anew(now, &view)?;
+        }
+        self.seal(now, &mut view, &mut commit)?;
+        if commit.epochs.is_empty() {
+            self.outputs.extend(self.held_back.drain(..));
+        } else {
             self.committing = true;
             self.outputs.push_back(Output::Commit(commit));
         }
         Ok(())
     }
 
-    /// Applies every waiting epoch whose time has come and whose ancestors are held.
-    fn take_waiting(&mut self, now: Millis, view: &dyn View) -> Result<Option<Commit>, Fault> {
-        let mut view = Overlay::new(view);
-        let mut commit = Commit { epochs: Vec::new(), blobs: Vec::new(), changes: Vec::new() };
-        while let Some((checked, ancestry)) = self.waiting.next_ready(now, &view)? {
-            match self.bench(&view).judge(&checked, &ancestry)? {
-                Err(invalid) => self.outputs.push_back(Output::Refused(checked.epoch.id, invalid)),
+    /// Applies every waiting epoch whose time has come and whose ancestors are held; true when that took authority away.
+    fn take_waiting(&mut self, now: Millis, view: &mut Overlay<'_>, commit: &mut Commit) -> Result<bool, ViewError> {
+        let mut revoked = false;
+        while let Some((checked, ancestry)) = self.waiting.next_ready(now, view)? {
+            match self.bench(view).judge(&checked, &ancestry)? {
+                Err(invalid) => {
+                    self.waiting.refuse(checked.epoch.id);
+                    self.outputs.push_back(Output::Refused(checked.epoch.id, invalid));
+                }
                 Ok(judged) => {
-                    let applied = self.log.apply(&self.id, &checked, &ancestry, judged, &mut view, Index::Learns)?;
+                    let applied = self.log.apply(&self.id, &checked, &ancestry, judged, view, Index::Learns)?;
+                    revoked |= applied.access.iter().any(|change| matches!(change, AccessChange::Revoked(_)));
                     self.held_back.extend(applied.access.into_iter().map(Output::Access));
                     commit.changes.extend(applied.changes);
                     commit.epochs.push(checked.epoch.signed);
                 }
             }
         }
-        Ok((!commit.epochs.is_empty()).then_some(commit))
+        Ok(revoked)
     }
 }
 

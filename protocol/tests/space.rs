@@ -11,10 +11,7 @@ fn a_put_is_answered_only_after_it_is_durable_and_then_found() {
     host.take_token(owner.host_delegation(&host.did())).expect("the space is created");
     let session = owner.session(3);
     host.take_token(session.delegation.clone()).expect("the session is taken in");
-    let written = match host.put(&session, "docs/a", b"one").expect("written") {
-        Reply::Written(written) => written,
-        other => panic!("{other:?}"),
-    };
+    let Ok(Reply::Written(written)) = host.put(&session, "docs/a", b"one") else { panic!("not written") };
     assert_eq!(written.blob, Some(world::hash(b"one")));
     assert_eq!(host.live("docs/a"), Some(world::hash(b"one")));
 }

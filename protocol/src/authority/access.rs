@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Chain, Denied, Proof, Proofs, Purpose,
-    chain::{chain, dependent, within},
+    chain::{chain, closure, dependent, within},
     revocation::{self, Standing},
 };
 use crate::{
@@ -85,6 +85,14 @@ impl Access {
     /// The delegations in the log.
     pub fn delegations(&self) -> impl ExactSizeIterator<Item = (&Address, &Proof)> {
         self.delegations.iter()
+    }
+
+    /// Whether `token` and all it rests on are there and in force at `at`, each given `grace_ms` after its expiry.
+    #[must_use]
+    pub fn is_in_force(&self, token: &Token, others: &impl Proofs, at: Millis, grace_ms: i64) -> bool {
+        within(token, at, grace_ms)
+            && closure(token, &Both(self, others))
+                .is_ok_and(|members| members.values().all(|proof| within(proof, at, grace_ms)))
     }
 
     /// Whether this delegation is revoked.

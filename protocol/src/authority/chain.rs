@@ -51,14 +51,14 @@ impl Chain {
             let Some(member) = self.members.get(&address) else { continue };
             if seen.iter().all(|(known, _)| *known != address) {
                 seen.push((address, member));
-                open.extend(member.proofs());
+                open.extend(cites(member));
             }
         }
         seen
     }
 
     /// The members, each after what it rests on. Proofs name each other by hash, so there is no cycle.
-    pub(super) fn ancestors_first(&self) -> Vec<Proof> {
+    pub(crate) fn ancestors_first(&self) -> Vec<Proof> {
         let mut ordered: Vec<Proof> = Vec::new();
         let mut left: BTreeMap<&Address, &Proof> = self.members.iter().collect();
         while !left.is_empty() {
@@ -111,7 +111,8 @@ pub fn chain(token: &Token, purpose: Purpose, proofs: &impl Proofs) -> Result<Ch
     Ok(Chain { members })
 }
 
-fn closure(token: &Token, proofs: &impl Proofs) -> Result<BTreeMap<Address, Proof>, Denied> {
+/// Everything `token` rests on, unchecked.
+pub(super) fn closure(token: &Token, proofs: &impl Proofs) -> Result<BTreeMap<Address, Proof>, Denied> {
     let mut members = BTreeMap::new();
     let mut open: VecDeque<Address> = parents(token)?.iter().copied().collect();
     while let Some(address) = open.pop_front() {
@@ -130,14 +131,17 @@ fn closure(token: &Token, proofs: &impl Proofs) -> Result<BTreeMap<Address, Proo
 }
 
 /// The proofs that count: none when every capability is the signer's own.
+fn cites(token: &Token) -> &[Address] {
+    if dependent(token).next().is_none() { &[] } else { token.proofs() }
+}
+
+/// The proofs that count, of which a token that needs one has one.
 fn parents(token: &Token) -> Result<&[Address], Denied> {
-    if dependent(token).next().is_none() {
-        return Ok(&[]);
-    }
-    if token.proofs().is_empty() {
+    let cited = cites(token);
+    if cited.is_empty() && dependent(token).next().is_some() {
         return Err(Denied::MissingParent(None));
     }
-    Ok(token.proofs())
+    Ok(cited)
 }
 
 /// Checks `token` against the proofs it cites itself.

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     authority::{Access, AccessChange, Chain, Proof, RevocationStanding},
+    capability::Role,
     dag::{Dag, Link, Place, Vector},
     id::{Address, Identity, Key, SpaceId},
     kv::{Effect, Operation, Standing, Version, Winner},
@@ -24,6 +25,8 @@ pub(super) struct Log {
     pub(super) tokens: Tokens,
     pub(super) cuts: Cuts,
     pub(super) access: Access,
+    /// The revocations in the log, whether they count or not.
+    pub(super) revocations: BTreeSet<Identity>,
     /// The chain of each delegation that operations stand on, itself included.
     chains: BTreeMap<Address, Arc<BTreeSet<Identity>>>,
 }
@@ -35,6 +38,7 @@ impl Log {
             tokens: Tokens::default(),
             cuts: Cuts::default(),
             access: Access::new(space),
+            revocations: BTreeSet::new(),
             chains: BTreeMap::new(),
         }
     }
@@ -63,26 +67,25 @@ impl Log {
         let place = self.dag.insert(&link);
         let mut applied = Applied::default();
         applied.push(view, Change::Epoch { id: epoch.id, at: EpochAt { place, seq: header.seq } });
-        // A delegation stands in the log by its bytes alone: whether it is sound is asked of what rests on it.
+        // A delegation stands in the log by its bytes alone: whether it holds is asked of whatever rests on it.
         for token in checked.tokens.iter().flatten() {
-            if token.role() == crate::capability::Role::Delegation {
+            if token.role() == Role::Delegation {
                 self.tokens.learn(token, place, &judged.past);
+                if !self.access.holds(&token.address()) {
+                    applied.access(&mut self.access, AccessChange::Delegation(token.clone()));
+                }
             }
         }
         let host: BTreeSet<Identity> = judged.host.identities();
         let mut written: BTreeMap<Key, Vec<Operation>> = BTreeMap::new();
-        let mut revoked = false;
+        let mut carries = false;
         for (index, verdict) in (0u16..).zip(&judged.verdicts) {
             match verdict {
                 Verdict::Dead => applied.dead += 1,
-                Verdict::Delegation(token) => {
-                    if !self.access.holds(&token.address()) {
-                        applied.access(&mut self.access, AccessChange::Delegation(token.clone()));
-                    }
-                }
+                Verdict::Delegation => {}
                 Verdict::Revocation(token, standing) => {
                     let carrier = Carrier { place, event: index, past: judged.past.clone(), host: host.clone() };
-                    revoked |= self.revoke(space, token, standing, carrier, view)?;
+                    carries |= self.revoke(space, token, standing, carrier, view)?;
                     let target = standing.target.identity();
                     if !self.access.is_revoked(&target) {
                         applied.access(&mut self.access, AccessChange::Revoked(target));
@@ -99,6 +102,7 @@ impl Log {
                 }
             }
         }
+        let revoked = carries && self.cuts.settle();
         if index == Index::Knows {
             return Ok(applied);
         }
@@ -155,7 +159,7 @@ impl Log {
         Standing { proofs: proofs.into(), host: host_proof }
     }
 
-    /// Takes in a revocation; true when what it voids has to be computed anew.
+    /// Takes in a revocation; true when it counts, so that the cuts have to be settled anew.
     fn revoke(
         &mut self,
         space: &SpaceId,
@@ -164,6 +168,7 @@ impl Log {
         carrier: Carrier,
         view: &Overlay<'_>,
     ) -> Result<bool, ViewError> {
+        self.revocations.insert(token.identity());
         if !standing.counts {
             return Ok(false);
         }

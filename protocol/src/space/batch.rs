@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::Bytes;
-
 use super::{
     Fault, Space,
     apply::Index,
@@ -12,16 +10,24 @@ use super::{
     view::{Overlay, View, ViewError},
 };
 use crate::{
-    authority::{AccessChange, Proof, is_host_delegation, within},
+    authority::{Access, AccessChange, Chain, Proof, is_host_delegation, within},
     capability::Role,
+    dag::Head,
     epoch::{self, Epoch, Event, Header},
     id::{Address, BlobHash, BodyId, EpochId, Identity, Incarnation, Key, Millis},
-    kv::{Value, Version, seq_time},
-    limits::{CLOCK_AHEAD_MAX_MS, EPOCH_BODY_BYTES_MAX, EPOCH_EVENTS_MAX, EPOCH_PARENTS_MAX, KEY_BYTES_MAX},
+    kv::{Condition, Value, Version, is_early, seq_time},
+    limits::{
+        CLOCK_AHEAD_MAX_MS, EPOCH_BODY_BYTES_MAX, EPOCH_EVENTS_MAX, EPOCH_PARENTS_MAX, EXPIRY_GRACE_MS, KEY_BYTES_MAX,
+        META_BYTES_MAX,
+    },
 };
 
 /// What an event costs in a body beside its token and headers: names, hashes and lengths, rounded up.
 const EVENT_OVERHEAD_BYTES: usize = 256;
+/// What a stored header costs beside its name and text: their lengths.
+const META_OVERHEAD_BYTES: usize = 6;
+/// A generation that authority never has.
+const UNAUTHORIZED: u64 = u64::MAX;
 
 /// The host's own chain.
 pub(super) struct Own {
@@ -37,12 +43,32 @@ struct Item {
     number: u64,
     token: Proof,
     value: Option<NewValue>,
-    /// Whom to answer: the first caller and those who repeated the call meanwhile.
+    /// What a write demands of its key's state.
+    condition: Condition,
+    /// Whom to answer: the first caller and those who repeated the call meanwhile. None for what was put in because
+    /// something else rests on it.
     calls: Vec<CallId>,
     /// The live value that a delete removes.
     removed: Option<BlobHash>,
     /// The step of authority to publish once it is durable.
     change: Option<AccessChange>,
+}
+
+impl Item {
+    fn token(token: Proof, call: Option<CallId>, change: Option<AccessChange>) -> Self {
+        let (condition, calls) = (Condition::Always, call.into_iter().collect());
+        Self { number: 0, token, value: None, condition, calls, removed: None, change }
+    }
+
+    fn is(&self, identity: &Identity) -> bool {
+        self.token.identity() == *identity
+    }
+
+    /// How many bytes its event takes in a body, at most.
+    fn bytes_max(&self) -> usize {
+        let headers = self.value.as_ref().map_or(0, |value| meta_bytes(value) + value.meta.len() * META_OVERHEAD_BYTES);
+        self.token.bytes().len() + EVENT_OVERHEAD_BYTES + headers
+    }
 }
 
 /// A key as the batch and the commit in flight leave it.
@@ -65,17 +91,17 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    fn push_write(&mut self, token: Proof, call: CallId, value: Option<NewValue>, removed: Option<BlobHash>) -> u64 {
+    fn push(&mut self, item: Item) -> u64 {
         self.numbered += 1;
-        let number = self.numbered;
-        self.items.push_back(Item { number, token, value, calls: vec![call], removed, change: None });
-        number
+        self.items.push_back(Item { number: self.numbered, ..item });
+        self.numbered
     }
 
-    fn push_token(&mut self, token: Proof, call: Option<CallId>, change: AccessChange) {
-        self.numbered += 1;
-        let (number, calls) = (self.numbered, call.into_iter().collect());
-        self.items.push_back(Item { number, token, value: None, calls, removed: None, change: Some(change) });
+    /// Gives back all that is queued. Nothing is in flight.
+    fn reopen(&mut self) -> VecDeque<Item> {
+        self.keys.clear();
+        self.writes.clear();
+        std::mem::take(&mut self.items)
     }
 
     /// Forgets what is durable now.
@@ -90,8 +116,7 @@ impl Batch {
     fn take(&mut self) -> Vec<Item> {
         let mut bytes = 0;
         let fits = |item: &&Item| {
-            let meta = item.value.iter().flat_map(|value| &value.meta).map(|(name, text)| name.len() + text.len());
-            bytes += item.token.bytes().len() + EVENT_OVERHEAD_BYTES + meta.sum::<usize>();
+            bytes += item.bytes_max();
             bytes <= EPOCH_BODY_BYTES_MAX
         };
         let count = self.items.iter().take(EPOCH_EVENTS_MAX).take_while(fits).count();
@@ -119,21 +144,29 @@ impl Space {
         if !within(&token, now, 0) {
             return Ok(Err(Refusal::Expired));
         }
-        if authorized_at != self.log.access.generation() {
-            let borrowed: BTreeMap<_, _> = borrowed.iter().map(|proof| (proof.address(), proof.clone())).collect();
-            if let Err(denied) = self.log.access.invocation(&token, now, &borrowed) {
-                return Ok(Err(denied.into()));
+        let known: BTreeMap<_, _> = borrowed.iter().map(|proof| (proof.address(), proof.clone())).collect();
+        let mut borrowed = borrowed;
+        if authorized_at != self.log.access.generation() || !self.log.access.is_in_force(&token, &known, now, 0) {
+            match self.log.access.invocation(&token, now, &known) {
+                Ok(allowed) => borrowed = allowed.borrowed,
+                Err(denied) => return Ok(Err(denied.into())),
             }
         }
         let values: Vec<Value> = value.iter().map(as_value).collect();
-        if !content_holds(&token, &values, &self.id) {
+        let headers = value.as_ref().map_or(0, meta_bytes);
+        if headers > META_BYTES_MAX || !content_holds(&token, &values, &self.id) {
             return Ok(Err(Refusal::Content));
         }
-        if let Some(refusal) = self.cannot_commit(now, view, &token)? {
-            return Ok(Err(refusal));
+        let time = match self.commit_time(now, view, &token, false)? {
+            Ok(time) => time,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        // Half of the grace is left for the wait until the commit.
+        if !self.log.access.is_in_force(&token, &known, time, EXPIRY_GRACE_MS / 2) {
+            return Ok(Err(Refusal::Clock));
         }
         let blob = value.as_ref().map(|value| value.blob);
-        if let Some(repeated) = self.repeated(view, call, &token.identity(), &key, blob)? {
+        if let Some(repeated) = self.repeated(view, call, &token, time, &key, blob)? {
             return Ok(repeated);
         }
         let (written, live) = match self.batch.keys.get(&key) {
@@ -148,7 +181,9 @@ impl Space {
         }
         self.borrow(borrowed);
         let identity = token.identity();
-        let number = self.batch.push_write(token, call, value, live.filter(|_| !is_put));
+        let removed = live.filter(|_| !is_put);
+        let item = Item { number: 0, token, value, condition, calls: vec![call], removed, change: None };
+        let number = self.batch.push(item);
         self.batch.keys.insert(key, Pending { by: number, live: blob });
         self.batch.writes.insert(identity, (number, blob));
         Ok(Ok(()))
@@ -164,40 +199,61 @@ impl Space {
         borrowed: Vec<Proof>,
     ) -> Result<Result<Option<Reply>, Refusal>, ViewError> {
         let known: BTreeMap<_, _> = borrowed.iter().map(|proof| (proof.address(), proof.clone())).collect();
-        let (change, borrowed) = match token.role() {
+        let (change, borrowed, own_proofs) = match token.role() {
             Role::Invocation => return Ok(Err(Refusal::NoKey)),
-            Role::Delegation if self.log.access.holds(&token.address()) => return Ok(Ok(self.held(call, &token))),
+            Role::Delegation if self.holds(&token) => return Ok(Ok(self.held(call, &token))),
             Role::Delegation => match self.log.access.delegation(&token, &known) {
-                Ok(allowed) => (AccessChange::Delegation(token.clone()), allowed.borrowed),
+                Ok(allowed) => (AccessChange::Delegation(token.clone()), allowed.borrowed, None),
                 Err(denied) => return Ok(Err(denied.into())),
             },
+            Role::Revocation { .. } if self.holds(&token) => return Ok(Ok(self.held(call, &token))),
             Role::Revocation { .. } => match self.log.access.revocation(&token, &known) {
-                Ok((standing, _)) if self.log.access.is_revoked(&standing.target.identity()) => {
-                    return Ok(Ok(self.held(call, &token)));
+                Ok((standing, borrowed)) => {
+                    (AccessChange::Revoked(standing.target.identity()), borrowed, Some(standing.proofs))
                 }
-                Ok((standing, borrowed)) => (AccessChange::Revoked(standing.target.identity()), borrowed),
                 Err(denied) => return Ok(Err(denied.into())),
             },
         };
-        if !within(&token, now, 0) {
+        let in_force = |access: &Access, at| match &own_proofs {
+            Some(own) => within(&token, at, 0) && own.in_force(at, 0),
+            None => access.is_in_force(&token, &known, at, 0),
+        };
+        if !in_force(&self.log.access, now) {
             return Ok(Err(Refusal::Expired));
         }
-        let makes_host = |proof: &Proof| is_host_delegation(proof, &self.id, &self.did);
+        let live = |proof: &Proof| !self.log.access.is_revoked(&proof.identity());
+        let makes_host = |proof: &Proof| live(proof) && is_host_delegation(proof, &self.id, &self.did);
         let creates = borrowed.iter().chain([&token]).any(makes_host);
-        match self.cannot_commit(now, view, &token)? {
-            Some(Refusal::NotHost) if creates => {}
-            Some(refusal) => return Ok(Err(refusal)),
-            None => {}
+        let time = match self.commit_time(now, view, &token, creates)? {
+            Ok(time) => time,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        // The whole grace is left for the wait until the commit: what is in `access` cannot be taken back.
+        if !in_force(&self.log.access, time) {
+            return Ok(Err(Refusal::Clock));
         }
         self.borrow(borrowed);
         self.log.access.apply(change.clone());
-        self.batch.push_token(token, Some(call), change);
+        self.batch.push(Item::token(token, Some(call), Some(change)));
         Ok(Ok(None))
+    }
+
+    /// Whether the log holds a delegation or revocation, or will hold it once the batch is durable. Of a revoked delegation
+    /// no other spelling of its signature is taken in.
+    fn holds(&self, token: &Proof) -> bool {
+        let (access, identity) = (&self.log.access, token.identity());
+        match token.role() {
+            Role::Delegation => access.holds(&token.address()) || access.is_revoked(&identity),
+            Role::Revocation { .. } => {
+                self.log.revocations.contains(&identity) || self.batch.items.iter().any(|item| item.is(&identity))
+            }
+            Role::Invocation => false,
+        }
     }
 
     /// The answer to a token that the log holds, or will hold once the batch is durable.
     fn held(&mut self, call: CallId, token: &Proof) -> Option<Reply> {
-        let queued = self.batch.items.iter_mut().find(|item| item.token.address() == token.address());
+        let queued = self.batch.items.iter_mut().find(|item| item.is(&token.identity()));
         match queued {
             Some(item) => {
                 item.calls.push(call);
@@ -217,26 +273,30 @@ impl Space {
             if !self.log.access.holds(&proof.address()) {
                 let change = AccessChange::Delegation(proof.clone());
                 self.log.access.apply(change.clone());
-                self.batch.push_token(proof, None, change);
+                self.batch.push(Item::token(proof, None, Some(change)));
             }
         }
     }
 
-    /// Why this host cannot commit anything, or not this token, now.
-    fn cannot_commit(&self, now: Millis, view: &dyn View, token: &Proof) -> Result<Option<Refusal>, ViewError> {
-        if self.host_proof(now, &|_| true).is_none() {
-            return Ok(Some(Refusal::NotHost));
+    /// The time an epoch with this token would have now, or why there can be none. `creates`: it makes this node a host.
+    fn commit_time(
+        &self,
+        now: Millis,
+        view: &dyn View,
+        token: &Proof,
+        creates: bool,
+    ) -> Result<Result<Millis, Refusal>, ViewError> {
+        if !creates && self.host_proof(now, &|_| true).is_none() {
+            return Ok(Err(Refusal::NotHost));
         }
-        if next_seq(now, self.log.dag.heads().values().map(|head| head.seq)).is_none() {
-            return Ok(Some(Refusal::Clock));
-        }
+        let Some(seq) = self.next_seq(now) else { return Ok(Err(Refusal::Clock)) };
         let mut missing = Vec::new();
         for id in token.after(&self.id).unwrap_or_default() {
             if view.epoch(id)?.is_none() {
                 missing.push(*id);
             }
         }
-        Ok((!missing.is_empty()).then_some(Refusal::Behind(missing)))
+        Ok(if missing.is_empty() { Ok(seq_time(seq)) } else { Err(Refusal::Behind(missing)) })
     }
 
     /// What the epoch would stand on: `Some(None)` when the host is the owner.
@@ -253,11 +313,13 @@ impl Space {
         &mut self,
         view: &dyn View,
         call: CallId,
-        identity: &Identity,
+        token: &Proof,
+        time: Millis,
         key: &Key,
         blob: Option<BlobHash>,
     ) -> Result<Option<Result<(), Refusal>>, ViewError> {
-        if let Some((number, first)) = self.batch.writes.get(identity) {
+        let identity = token.identity();
+        if let Some((number, first)) = self.batch.writes.get(&identity) {
             if *first != blob {
                 return Ok(Some(Err(Refusal::Duplicate)));
             }
@@ -268,8 +330,12 @@ impl Space {
             }
             return Ok(Some(Ok(())));
         }
-        let first = view.occurrences(key, identity)?.into_iter().min_by_key(|operation| operation.version);
-        let Some(first) = first else { return Ok(None) };
+        // The place where the token counts, unless that would be the one it is about to get.
+        let places = view.occurrences(key, &identity)?.into_iter().filter(|operation| !self.is_void(operation));
+        let first = places.min_by_key(|operation| (operation.is_early(), operation.version));
+        let Some(first) = first.filter(|first| !first.is_early() || is_early(token.expiry(), time)) else {
+            return Ok(None);
+        };
         let first_blob = first.effect.value().map(|value| value.blob);
         if first_blob != blob {
             return Ok(Some(Err(Refusal::Duplicate)));
@@ -279,35 +345,33 @@ impl Space {
             None => self.removed_by(view, key, &first.version)?,
         };
         let written = Written { version: first.version, blob, removed };
-        self.outputs.push_back(Output::Reply(call, Ok(Reply::Written(written))));
+        self.held_back.push(Output::Reply(call, Ok(Reply::Written(written))));
         Ok(Some(Ok(())))
     }
 
     /// The value that the delete of this version removed.
     fn removed_by(&self, view: &dyn View, key: &Key, version: &Version) -> Result<Option<BlobHash>, ViewError> {
-        let mut history = view.history(key)?.into_iter();
-        let last = history.rfind(|operation| operation.version < *version && !self.is_void(operation));
+        let history = view.history(key)?;
+        let mut before = history.iter().filter(|operation| operation.version < *version);
+        let last = before.rfind(|operation| !self.is_void(operation));
         Ok(last.and_then(|operation| operation.effect.value().map(|value| value.blob)))
     }
 
-    /// Makes an epoch of what the batch holds.
-    pub(super) fn seal(&mut self, now: Millis, view: &dyn View) -> Result<Option<Commit>, Fault> {
-        let items = self.batch.take();
-        let Some(last) = items.last().map(|item| item.number) else { return Ok(None) };
-        let checked = self.build(now, &items)?;
-        let mut overlay = Overlay::new(view);
-        let ancestry = Ancestry::find(&checked.epoch, &overlay)?.ok_or(Fault::Batch)?;
-        let judged = self.bench(&overlay).judge(&checked, &ancestry)?.map_err(|_| Fault::Batch)?;
-        if judged.verdicts.iter().any(|verdict| matches!(verdict, Verdict::Dead)) {
-            return Err(Fault::Batch);
+    /// Puts an epoch of what the batch holds on top of what `view` shows. While the clock forbids that, writes are refused
+    /// and the rest waits.
+    pub(super) fn seal(&mut self, now: Millis, view: &mut Overlay<'_>, commit: &mut Commit) -> Result<(), Fault> {
+        if self.batch.items.is_empty() {
+            return Ok(());
         }
-        // Queued delegations and revocations are in `access` already, so that later calls were judged by them.
-        let applied = self.log.apply(&self.id, &checked, &ancestry, judged, &mut overlay, Index::Learns)?;
-        let (id, seq) = (checked.epoch.id, checked.epoch.header.seq);
-        self.own.last = Some((id, checked.epoch.header.n));
-        self.own.seq = seq;
+        if self.next_seq(now).is_none() {
+            self.judge_batch_anew(now, view)?;
+            return Ok(());
+        }
+        self.merge_heads(now, view, commit)?;
+        let items = self.batch.take();
+        let Some(last) = items.last().map(|item| item.number) else { return Ok(()) };
+        let (id, seq) = self.append(now, &items, view, commit)?;
         self.batch.sealed = last;
-        let mut blobs: Vec<(BlobHash, Bytes)> = Vec::new();
         for (index, item) in (0u16..).zip(items) {
             self.held_back.extend(item.change.map(Output::Access));
             let reply = if item.token.role() == Role::Invocation {
@@ -320,9 +384,83 @@ impl Space {
                 Reply::Taken(id)
             };
             self.held_back.extend(item.calls.iter().map(|call| Output::Reply(*call, Ok(reply.clone()))));
-            blobs.extend(item.value.and_then(|value| value.inline.map(|bytes| (value.blob, bytes))));
+            commit.blobs.extend(item.value.and_then(|value| value.inline.map(|bytes| (value.blob, bytes))));
         }
-        Ok(Some(Commit { epochs: vec![checked.epoch.signed], blobs, changes: applied.changes }))
+        Ok(())
+    }
+
+    /// Judges the queued writes anew: authority was taken away from outside, or the clock ran off.
+    pub(super) fn judge_batch_anew(&mut self, now: Millis, view: &Overlay<'_>) -> Result<(), ViewError> {
+        for item in self.batch.reopen() {
+            if item.change.is_some() {
+                self.batch.push(item);
+                continue;
+            }
+            for call in item.calls {
+                let write = Write {
+                    token: item.token.clone(),
+                    authorized_at: UNAUTHORIZED,
+                    borrowed: Vec::new(),
+                    value: item.value.clone(),
+                    condition: item.condition,
+                };
+                if let Err(refusal) = self.accept_write(now, view, call, write)? {
+                    self.outputs.push_back(Output::Reply(call, Err(refusal)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves no more heads than one epoch has parents, so that the batch has all that is held in its Past. The epochs
+    /// in between carry the host's own delegation once more, which changes nothing.
+    fn merge_heads(&mut self, now: Millis, view: &mut Overlay<'_>, commit: &mut Commit) -> Result<(), Fault> {
+        while self.other_heads().count() > EPOCH_PARENTS_MAX {
+            let own = self.log.access.host_proof(&self.did, now, &|_| true);
+            let Some(proof) = own.or_else(|| self.log.access.delegations().next().map(|(_, any)| any.clone())) else {
+                return Ok(());
+            };
+            let mut proofs = Chain::beneath(&proof, &self.log.access).map_or_else(|_| vec![], |c| c.ancestors_first());
+            if proofs.is_empty() {
+                proofs.push(proof);
+            }
+            let items: Vec<_> = proofs.into_iter().map(|proof| Item::token(proof, None, None)).collect();
+            self.append(now, &items, view, commit)?;
+        }
+        Ok(())
+    }
+
+    /// Makes an epoch of these items, judges it as every other host will, and takes it in.
+    fn append(
+        &mut self,
+        now: Millis,
+        items: &[Item],
+        view: &mut Overlay<'_>,
+        commit: &mut Commit,
+    ) -> Result<(EpochId, u64), Fault> {
+        let checked = self.build(now, items)?;
+        let ancestry = Ancestry::find(&checked.epoch, view)?.map_err(|_| Fault::Batch)?;
+        let judged = self.bench(view).judge(&checked, &ancestry)?.map_err(|_| Fault::Batch)?;
+        // A delegation that was put in for what rests on it does so by its bytes, dead or not.
+        let answered = |item: &Item| !item.calls.is_empty();
+        let verdicts = items.iter().zip(&judged.verdicts);
+        if verdicts.into_iter().any(|(item, verdict)| answered(item) && matches!(verdict, Verdict::Dead)) {
+            return Err(Fault::Batch);
+        }
+        // Queued delegations and revocations are in `access` already, so that later calls were judged by them.
+        let applied = self.log.apply(&self.id, &checked, &ancestry, judged, view, Index::Learns)?;
+        let (id, seq) = (checked.epoch.id, checked.epoch.header.seq);
+        self.own.last = Some((id, checked.epoch.header.n));
+        self.own.seq = seq;
+        commit.changes.extend(applied.changes);
+        commit.epochs.push(checked.epoch.signed);
+        Ok((id, seq))
+    }
+
+    /// The heads beside the own chain's last epoch.
+    fn other_heads(&self) -> impl Iterator<Item = (&EpochId, &Head)> {
+        let prev = self.own.last.map(|(id, _)| id);
+        self.log.dag.heads().iter().filter(move |(id, _)| Some(**id) != prev)
     }
 
     /// The epoch of these items on top of everything held.
@@ -330,21 +468,16 @@ impl Space {
         let stands = |address: &Address| {
             self.log.tokens.holds(address) || items.iter().any(|item| item.token.address() == *address)
         };
-        let proof = self.host_proof(now, &stands).ok_or(Fault::Batch)?;
-        let prev = self.own.last.map(|(id, _)| id);
-        let heads = self.log.dag.heads();
-        let parents: Vec<_> = heads.iter().filter(|(id, _)| Some(**id) != prev).take(EPOCH_PARENTS_MAX).collect();
-        let seqs = parents.iter().map(|(_, head)| head.seq).chain(self.own.last.map(|_| self.own.seq));
         let header = Header {
             v: epoch::VERSION,
             space: self.id.clone(),
             host: self.host,
-            proof,
+            proof: self.host_proof(now, &stands).ok_or(Fault::Batch)?,
             incarnation: self.own.incarnation,
             n: self.own.last.map_or(0, |(_, n)| n + 1),
-            prev,
-            parents: parents.iter().map(|(id, _)| **id).collect(),
-            seq: next_seq(now, seqs).ok_or(Fault::Batch)?,
+            prev: self.own.last.map(|(id, _)| id),
+            parents: self.other_heads().map(|(id, _)| *id).take(EPOCH_PARENTS_MAX).collect(),
+            seq: self.next_seq(now).ok_or(Fault::Batch)?,
             body: BodyId([0; 32]),
         };
         let event = |item: &Item| Event {
@@ -354,15 +487,30 @@ impl Space {
         let epoch = Epoch::sign(header, items.iter().map(event).collect(), &self.key).map_err(|_| Fault::Batch)?;
         Ok(CheckedEpoch { epoch, tokens: items.iter().map(|item| Some(item.token.clone())).collect() })
     }
-}
 
-/// `max(now << 16, 1 + greatest)`, `None` when that lies more than a minute ahead of `now`.
-fn next_seq(now: Millis, seqs: impl Iterator<Item = u64>) -> Option<u64> {
-    let physical = u64::try_from(now.0).ok()?.checked_mul(1 << 16)?;
-    let seq = seqs.max().map_or(Some(physical), |greatest| greatest.checked_add(1).map(|next| next.max(physical)))?;
-    (seq_time(seq) <= now.plus(CLOCK_AHEAD_MAX_MS)).then_some(seq)
+    /// The clock of an epoch made now on top of everything held, `None` when that lies more than a minute ahead of `now`.
+    fn next_seq(&self, now: Millis) -> Option<u64> {
+        let physical = u64::try_from(now.0).ok()?.checked_mul(1 << 16)?;
+        let seq = self.least_seq()?.max(physical);
+        (seq_time(seq) <= now.plus(CLOCK_AHEAD_MAX_MS)).then_some(seq)
+    }
+
+    /// One more than all that is held.
+    fn least_seq(&self) -> Option<u64> {
+        let heads = self.log.dag.heads().values().map(|head| head.seq);
+        heads.chain(self.own.last.map(|_| self.own.seq)).max().map_or(Some(0), |greatest| greatest.checked_add(1))
+    }
+
+    /// The clock that the queued calls wait for; none are queued without a reason to wait.
+    pub(super) fn next_own_time(&self) -> Option<Millis> {
+        if self.batch.items.is_empty() { None } else { self.least_seq().map(seq_time) }
+    }
 }
 
 fn as_value(value: &NewValue) -> Value {
     Value { blob: value.blob, size: value.size, meta: value.meta.clone() }
+}
+
+fn meta_bytes(value: &NewValue) -> usize {
+    value.meta.iter().map(|(name, text)| name.len() + text.len()).sum()
 }

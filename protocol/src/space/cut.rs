@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What one revocation lets stand.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Cut {
     seen: Vector,
     /// Of the only epoch that carries the revocation: events before this one survive as well.
@@ -40,7 +40,7 @@ pub(super) struct Carrier {
 pub(super) struct Revocation {
     /// The delegation it ends.
     pub(super) target: Identity,
-    /// What it rests on.
+    /// What it rests on, whichever epoch carries it.
     pub(super) rests_on: BTreeSet<Identity>,
     /// What it names in `after`, with its Past.
     pub(super) after: Option<Vector>,
@@ -51,22 +51,55 @@ pub(super) struct Revocation {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cuts {
     revocations: BTreeMap<Identity, Revocation>,
-    by_target: BTreeMap<Identity, Vec<Cut>>,
+    /// The revocations of each delegation.
+    targets: BTreeMap<Identity, BTreeSet<Identity>>,
+    cuts: BTreeMap<Identity, Cut>,
+}
+
+impl Revocation {
+    /// Adds an epoch that carries it, by its first copy there; epochs come ancestors first.
+    ///
+    /// With `after` only the first epochs matter: the question is whether any lies in a set closed under Past.
+    fn carried_by(&mut self, carrier: Carrier) {
+        let covers = |known: &Carrier| {
+            known.place == carrier.place || (self.after.is_some() && carrier.past.contains(known.place))
+        };
+        if !self.carriers.iter().any(covers) {
+            self.carriers.push(carrier);
+        }
+    }
+
+    /// Whether this one may widen what `other` lets stand, carried by an epoch with which it rests on `rests_on`.
+    ///
+    /// It rests on strictly less. Compared is what the tokens themselves rest on; what the carrying epoch adds is set
+    /// against a revocation with `after` only, whose own cut no carrier moves. So along a chain of such steps the
+    /// tokens' part never grows, and where it stays the same the step is the last of its kind: the recursion ends.
+    fn may_widen(&self, other: &Self, rests_on: &BTreeSet<Identity>) -> bool {
+        let less_than = |all: &BTreeSet<Identity>| self.rests_on.len() < all.len() && self.rests_on.is_subset(all);
+        let by_carrier = self.after.is_some() && self.rests_on.is_subset(&other.rests_on) && less_than(rests_on);
+        less_than(&other.rests_on) || by_carrier
+    }
 }
 
 impl Cuts {
-    /// Takes in one epoch's copy of a revocation and computes all cuts anew.
-    pub(super) fn add(&mut self, revocation: Identity, first: Revocation) {
-        match self.revocations.get_mut(&revocation) {
-            Some(known) => known.carriers.extend(first.carriers),
-            None => drop(self.revocations.insert(revocation, first)),
+    /// Takes in one epoch's copy of a revocation; `settle` has to follow.
+    pub(super) fn add(&mut self, id: Identity, first: Revocation) {
+        self.targets.entry(first.target).or_default().insert(id);
+        match self.revocations.get_mut(&id) {
+            Some(known) => first.carriers.into_iter().for_each(|carrier| known.carried_by(carrier)),
+            None => drop(self.revocations.insert(id, first)),
         }
-        let mut known = BTreeMap::new();
-        self.by_target.clear();
-        for (id, revocation) in &self.revocations {
-            let cut = self.cut(*id, &mut known);
-            self.by_target.entry(revocation.target).or_default().push(cut);
+    }
+
+    /// Computes all cuts anew; false when none has changed.
+    pub(super) fn settle(&mut self) -> bool {
+        let mut cuts = BTreeMap::new();
+        for id in self.revocations.keys() {
+            self.cut(*id, &mut cuts);
         }
+        let changed = cuts != self.cuts;
+        self.cuts = cuts;
+        changed
     }
 
     /// Whether there is no revocation, so that nothing is void.
@@ -76,11 +109,12 @@ impl Cuts {
 
     /// Whether an operation with this chain in this epoch is cut off.
     pub(super) fn voids(&self, chain: &BTreeSet<Identity>, place: Place, version: &Version) -> bool {
-        let cuts = chain.iter().filter_map(|member| self.by_target.get(member)).flatten();
-        cuts.into_iter().any(|cut| !cut.contains(place, version.event()))
+        let revocations = chain.iter().filter_map(|member| self.targets.get(member)).flatten();
+        let mut cuts = revocations.filter_map(|id| self.cuts.get(id));
+        cuts.any(|cut| !cut.contains(place, version.event()))
     }
 
-    /// Rules 6 and 7. Each step looks at revocations that rest on strictly less, so it ends.
+    /// Rules 6 and 7.
     fn cut(&self, id: Identity, known: &mut BTreeMap<Identity, Cut>) -> Cut {
         if let Some(cut) = known.get(&id) {
             return cut.clone();
@@ -121,10 +155,9 @@ impl Cuts {
         carriers: &[Carrier],
         known: &mut BTreeMap<Identity, Cut>,
     ) -> Vector {
-        let mut seen = seen.clone();
-        for (nearer, judge) in &self.revocations {
-            let rests_on_less = judge.rests_on.is_subset(rests_on) && judge.rests_on.len() < rests_on.len();
-            if *nearer == id || !rests_on.contains(&judge.target) || !rests_on_less {
+        let (mut seen, revocation) = (seen.clone(), &self.revocations[&id]);
+        for nearer in rests_on.iter().filter_map(|member| self.targets.get(member)).flatten() {
+            if *nearer == id || !self.revocations[nearer].may_widen(revocation, rests_on) {
                 continue;
             }
             let cut = self.cut(*nearer, known);

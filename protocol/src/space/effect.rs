@@ -56,7 +56,7 @@ pub enum Output {
 }
 
 /// What becomes durable at once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Commit {
     /// The epochs, ancestors first.
     pub epochs: Vec<SignedEpoch>,

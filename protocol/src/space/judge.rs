@@ -1,7 +1,10 @@
 //! Whether an epoch is valid and its events sound: judged from the epoch and its Past alone, so every replica finds the
 //! same, whenever it looks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     effect::Invalid,
@@ -15,7 +18,7 @@ use crate::{
     capability::{Role, Token, Verified},
     dag::{Dag, Place, Vector},
     epoch::{Epoch, Event, Malformed, SignedEpoch},
-    id::{Address, HostKey, SpaceId},
+    id::{Address, EpochId, HostKey, SpaceId},
     kv::{Integrity, Value},
     limits::{EXPIRY_GRACE_MS, KEY_BYTES_MAX},
 };
@@ -73,7 +76,7 @@ impl CheckedEpoch {
 pub(super) enum Verdict {
     /// Unsound for ever.
     Dead,
-    Delegation(Proof),
+    Delegation,
     Revocation(Proof, Box<RevocationStanding>),
     /// An invocation, with the closure of its proofs.
     Operations(Proof, Chain),
@@ -86,21 +89,22 @@ pub(super) struct Ancestry {
 }
 
 impl Ancestry {
-    /// Looks them up; `None` when one is not held.
-    pub(super) fn find(epoch: &Epoch, view: &dyn View) -> Result<Option<Self>, ViewError> {
+    /// Looks them up; the error names those that are not held.
+    pub(super) fn find(epoch: &Epoch, view: &dyn View) -> Result<Result<Self, BTreeSet<EpochId>>, ViewError> {
+        let mut lacks = BTreeSet::new();
+        let mut find = |id: &EpochId| -> Result<Option<EpochAt>, ViewError> {
+            let at = view.epoch(id)?;
+            if at.is_none() {
+                lacks.insert(*id);
+            }
+            Ok(at)
+        };
+        let prev = epoch.header.prev.as_ref().map(&mut find).transpose()?.flatten();
         let mut parents = Vec::with_capacity(epoch.header.parents.len());
         for parent in &epoch.header.parents {
-            let Some(at) = view.epoch(parent)? else { return Ok(None) };
-            parents.push(at);
+            parents.extend(find(parent)?);
         }
-        let prev = match &epoch.header.prev {
-            None => None,
-            Some(prev) => match view.epoch(prev)? {
-                None => return Ok(None),
-                at => at,
-            },
-        };
-        Ok(Some(Self { prev, parents }))
+        Ok(if lacks.is_empty() { Ok(Self { prev, parents }) } else { Err(lacks) })
     }
 
     pub(super) fn places(&self) -> (Option<Place>, Vec<Place>) {
@@ -212,7 +216,7 @@ impl Bench<'_> {
         Ok(match token.role() {
             Role::Delegation if event.values.is_empty() => {
                 let held = chain(token, Purpose::Delegate, present).is_ok_and(|chain| in_force(&chain));
-                held.then(|| Verdict::Delegation(token.clone()))
+                held.then_some(Verdict::Delegation)
             }
             Role::Revocation { .. } if event.values.is_empty() => {
                 let standing = judge_revocation(token, self.space, present).ok();

@@ -1,18 +1,19 @@
 //! Owners, sessions and hosts without IO: real cores over views in memory, for the tests of this crate.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(unreachable_pub, reason = "a module shared by test binaries")]
+#![allow(clippy::unwrap_in_result, reason = "a test may panic")]
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use kvspace_protocol::{
-    authority::Proof,
+    authority::{AccessChange, Proof},
     capability::build::{Claims, ucan},
-    epoch::SignedEpoch,
-    id::{BlobHash, Did, EpochId, HostKey, Incarnation, Millis, SpaceId},
-    kv::Condition,
-    space::{CallId, CheckedEpoch, MemoryView, NewValue, Output, Refusal, Reply, Space, View, Write},
+    epoch::{Epoch, Event, Header, SignedEpoch},
+    id::{Address, BlobHash, BodyId, Did, EpochId, HostKey, Incarnation, Millis, SpaceId},
+    kv::{Condition, Operation, Value, Version},
+    space::{CallId, CheckedEpoch, Commit, Invalid, MemoryView, NewValue, Output, Refusal, Reply, Space, View, Write},
 };
 
 /// When every test begins.
@@ -22,7 +23,7 @@ pub fn hash(bytes: &[u8]) -> BlobHash {
     BlobHash::of(bytes)
 }
 
-fn key(seed: u8) -> SigningKey {
+pub fn key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])
 }
 
@@ -30,7 +31,7 @@ pub fn did(key: &SigningKey) -> Did {
     Did::from_ed25519(&key.verifying_key().to_bytes())
 }
 
-fn verified(claims: &Claims, key: &SigningKey) -> Proof {
+pub fn verified(claims: &Claims, key: &SigningKey) -> Proof {
     Arc::new(ucan(claims, key).expect("claims make a token").verify().expect("signed just now"))
 }
 
@@ -56,7 +57,7 @@ impl Owner {
         Self { key, space }
     }
 
-    fn claims(&self) -> Claims {
+    pub fn claims(&self) -> Claims {
         Claims::until(Millis(START_MS + 86_400_000))
     }
 
@@ -83,13 +84,7 @@ impl Owner {
 }
 
 /// A revocation signed by `key`.
-pub fn revocation(
-    key: &SigningKey,
-    space: &SpaceId,
-    target: &Proof,
-    after: &[EpochId],
-    proofs: Vec<kvspace_protocol::id::Address>,
-) -> Proof {
+pub fn revocation(key: &SigningKey, space: &SpaceId, target: &Proof, after: &[EpochId], proofs: Vec<Address>) -> Proof {
     let mut claims = Claims::until(Millis(START_MS + 86_400_000));
     claims.capabilities.insert(format!("urn:cid:{}", target.address()), vec!["tinycloud.delegation/revoke".into()]);
     claims.after = after.iter().map(|id| format!("{space}/after/{id}")).collect();
@@ -139,7 +134,7 @@ pub fn write(token: Proof, bytes: Option<&[u8]>) -> Write {
     Write { token, authorized_at: u64::MAX, borrowed: vec![], value, condition: Condition::Always }
 }
 
-/// One host of one space; every commit is durable at once.
+/// One host of one space. A commit is durable at once, unless the disk is slow.
 pub struct Host {
     pub key: SigningKey,
     pub core: Space,
@@ -147,28 +142,52 @@ pub struct Host {
     /// What is durable, in log order.
     pub log: Vec<SignedEpoch>,
     pub now_ms: i64,
+    /// Commits stay out until `finish`.
+    pub slow: bool,
+    /// The commit that is out.
+    pub out: Option<Commit>,
     space: SpaceId,
     incarnations: u64,
     calls: u64,
     replies: BTreeMap<CallId, Result<Reply, Refusal>>,
-    pub refused: Vec<EpochId>,
+    pub refused: Vec<(EpochId, Invalid)>,
+    /// What was published.
+    pub published: Vec<AccessChange>,
 }
 
 impl Host {
     pub fn new(owner: &Owner, seed: u8) -> Self {
-        let key = key(seed);
+        Self::with_key(owner, key(seed), seed)
+    }
+
+    /// The owner's own key as a host.
+    pub fn owner(owner: &Owner) -> Self {
+        Self::with_key(owner, owner.key.clone(), 0xff)
+    }
+
+    fn with_key(owner: &Owner, key: SigningKey, seed: u8) -> Self {
         Self {
             core: Space::new(owner.space.clone(), key.clone(), Incarnation([seed; 8])),
             key,
             view: MemoryView::default(),
             log: Vec::new(),
             now_ms: START_MS,
+            slow: false,
+            out: None,
             space: owner.space.clone(),
             incarnations: u64::from(seed) << 32,
             calls: 0,
             replies: BTreeMap::new(),
             refused: Vec::new(),
+            published: Vec::new(),
         }
+    }
+
+    /// A host that the owner names and whose space is created.
+    pub fn hosting(owner: &Owner, seed: u8) -> Self {
+        let mut host = Self::new(owner, seed);
+        host.take_token(owner.host_delegation(&host.did())).expect("the space is created");
+        host
     }
 
     pub fn did(&self) -> Did {
@@ -179,7 +198,7 @@ impl Host {
         HostKey(self.key.verifying_key().to_bytes())
     }
 
-    fn now(&self) -> Millis {
+    pub fn now(&self) -> Millis {
         Millis(self.now_ms)
     }
 
@@ -193,33 +212,68 @@ impl Host {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Commit(commit) => {
-                    self.log.extend(commit.epochs);
-                    commit.changes.iter().for_each(|change| self.view.absorb(change));
-                    self.core.handle_committed(self.now(), &self.view).expect("the view reads");
+                    assert!(self.out.replace(commit).is_none(), "one commit is out at a time");
+                    if !self.slow {
+                        self.finish();
+                    }
                 }
                 Output::Reply(call, reply) => {
+                    assert!(reply.is_err() || self.out.is_none(), "nothing is acknowledged before it is durable");
                     assert!(self.replies.insert(call, reply).is_none(), "a call is answered once");
                 }
-                Output::Refused(id, _) => self.refused.push(id),
-                Output::Access(_) => {}
+                Output::Refused(id, why) => self.refused.push((id, why)),
+                Output::Access(change) => self.published.push(change),
             }
         }
     }
 
-    fn answer(&mut self, call: CallId) -> Result<Reply, Refusal> {
+    /// The commit that is out becomes durable.
+    pub fn finish(&mut self) {
+        let commit = self.out.take().expect("a commit is out");
+        self.log.extend(commit.epochs);
+        commit.changes.iter().for_each(|change| self.view.absorb(change));
+        self.core.handle_committed(self.now(), &self.view).expect("the batch is sound");
         self.settle();
-        self.replies.remove(&call).expect("answered")
+    }
+
+    /// Lets the disk be fast again and everything become durable.
+    pub fn finish_all(&mut self) {
+        self.slow = false;
+        if self.out.is_some() {
+            self.finish();
+        }
+        self.settle();
+    }
+
+    pub fn reply(&mut self, call: CallId) -> Option<Result<Reply, Refusal>> {
+        self.replies.remove(&call)
+    }
+
+    fn answer(&mut self, call: CallId) -> Result<Reply, Refusal> {
+        self.reply(call).unwrap_or_else(|| panic!("call {call:?} is not answered"))
+    }
+
+    pub fn send_token(&mut self, token: Proof, borrowed: Vec<Proof>) -> CallId {
+        let call = self.call();
+        self.core.handle_token(self.now(), &self.view, call, token, borrowed).expect("the batch is sound");
+        self.settle();
+        call
+    }
+
+    pub fn send(&mut self, write: Write) -> CallId {
+        let call = self.call();
+        self.core.handle_invocation(self.now(), &self.view, call, write).expect("the batch is sound");
+        self.settle();
+        call
     }
 
     pub fn take_token(&mut self, token: Proof) -> Result<Reply, Refusal> {
-        let call = self.call();
-        self.core.handle_token(self.now(), &self.view, call, token, vec![]).expect("the view reads");
+        let call = self.send_token(token, vec![]);
         self.answer(call)
     }
 
     pub fn write(&mut self, write: Write) -> Result<Reply, Refusal> {
-        let call = self.call();
-        self.core.handle_invocation(self.now(), &self.view, call, write).expect("the view reads");
+        let call = self.send(write);
         self.answer(call)
     }
 
@@ -234,16 +288,31 @@ impl Host {
     }
 
     pub fn receive(&mut self, epochs: impl IntoIterator<Item = SignedEpoch>) {
-        let checked: Vec<_> =
-            epochs.into_iter().map(|signed| CheckedEpoch::check(signed).expect("well formed")).collect();
-        self.core.handle_epochs(self.now(), &self.view, checked).expect("the view reads");
+        let checked = epochs.into_iter().map(|signed| CheckedEpoch::check(signed).expect("well formed"));
+        self.receive_checked(checked.collect::<Vec<_>>());
+    }
+
+    pub fn receive_checked(&mut self, epochs: impl IntoIterator<Item = CheckedEpoch>) {
+        self.core.handle_epochs(self.now(), &self.view, epochs).expect("the batch is sound");
         self.settle();
     }
 
-    /// Ends the process: a new core from the log, in a new incarnation.
+    /// Time passes.
+    pub fn wait(&mut self, delay_ms: i64) {
+        self.now_ms += delay_ms;
+        self.core.handle_timeout(self.now(), &self.view).expect("the batch is sound");
+        self.settle();
+    }
+
+    /// Ends the process: a new core from the log, in a new incarnation. What is out is lost.
     pub fn reopen(&mut self) {
         self.incarnations += 1;
-        self.core = Space::new(self.space.clone(), self.key.clone(), Incarnation(self.incarnations.to_be_bytes()));
+        self.open(Incarnation(self.incarnations.to_be_bytes()));
+    }
+
+    pub fn open(&mut self, incarnation: Incarnation) {
+        self.out = None;
+        self.core = Space::new(self.space.clone(), self.key.clone(), incarnation);
         self.view = MemoryView::default();
         for signed in &self.log {
             let checked = CheckedEpoch::trusted(signed.clone(), self.host_key()).expect("our own log");
@@ -267,4 +336,89 @@ impl Host {
             self.view.entries(None).filter_map(|(key, winner)| Some((key.to_string(), winner.effect.value()?.blob)));
         live.collect()
     }
+
+    /// Every key's winner, tombstones included.
+    pub fn winners(&self) -> BTreeMap<String, (Version, Option<BlobHash>)> {
+        let blob = |winner: &Operation| winner.effect.value().map(|value| value.blob);
+        self.view.entries(None).map(|(key, winner)| (key.to_string(), (winner.version, blob(winner)))).collect()
+    }
+
+    /// Every operation that is not dead, and whether it is void.
+    pub fn operations(&self) -> BTreeMap<(String, Version), bool> {
+        let keys = self.view.keys().expect("the view reads");
+        let histories = keys.iter().flat_map(|key| self.view.history(key).expect("the view reads"));
+        histories.map(|op| ((op.key.to_string(), op.version), self.core.is_void(&op))).collect()
+    }
+}
+
+/// Somebody who makes epochs by hand.
+pub struct Forger {
+    pub key: SigningKey,
+    pub space: SpaceId,
+    pub proof: Option<Address>,
+}
+
+/// An epoch to be made by hand.
+#[derive(Clone, Default)]
+pub struct Draft {
+    pub incarnation: u64,
+    pub n: u64,
+    pub prev: Option<EpochId>,
+    pub parents: Vec<EpochId>,
+    pub seq: u64,
+    pub events: Vec<Event>,
+}
+
+impl Forger {
+    pub fn new(owner: &Owner, seed: u8) -> Self {
+        let key = key(seed);
+        let proof = owner.host_delegation(&did(&key)).address();
+        Self { key, space: owner.space.clone(), proof: Some(proof) }
+    }
+
+    pub fn did(&self) -> Did {
+        did(&self.key)
+    }
+
+    pub fn epoch(&self, draft: Draft) -> SignedEpoch {
+        let mut parents = draft.parents;
+        parents.sort_unstable();
+        parents.dedup();
+        parents.retain(|parent| Some(*parent) != draft.prev);
+        let header = Header {
+            v: 1,
+            space: self.space.clone(),
+            host: HostKey(self.key.verifying_key().to_bytes()),
+            proof: self.proof,
+            incarnation: Incarnation(draft.incarnation.to_be_bytes()),
+            n: draft.n,
+            prev: draft.prev,
+            parents,
+            seq: draft.seq,
+            body: BodyId([0; 32]),
+        };
+        Epoch::sign(header, draft.events, &self.key).expect("well formed").signed
+    }
+}
+
+pub fn id(signed: &SignedEpoch) -> EpochId {
+    EpochId::of(&signed.header)
+}
+
+pub fn seq(signed: &SignedEpoch) -> u64 {
+    Epoch::decode_unsigned(signed.clone()).expect("well formed").header.seq
+}
+
+/// The clock of an epoch made at this time.
+pub fn clock(at_ms: i64) -> u64 {
+    u64::try_from(at_ms).expect("after 1970") << 16
+}
+
+pub fn event(token: &Proof) -> Event {
+    Event { token: token.bytes().to_vec(), values: vec![] }
+}
+
+pub fn put_event(token: &Proof, bytes: &[u8]) -> Event {
+    let value = Value { blob: hash(bytes), size: bytes.len() as u64, meta: BTreeMap::new() };
+    Event { token: token.bytes().to_vec(), values: vec![value] }
 }
