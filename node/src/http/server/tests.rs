@@ -101,6 +101,21 @@ async fn a_large_token_fits_into_the_head_and_a_huge_head_does_not() {
 }
 
 #[tokio::test]
+async fn the_head_has_the_same_bound_over_http_2() {
+    let server = Running::start(limits()).await;
+    for (bytes, status) in [(96 * 1024, 200), (160 * 1024, 431)] {
+        let io = TokioIo::new(server.connect().await);
+        let (mut client, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let request =
+            Request::get(format!("http://{}/hello", server.address)).header("authorization", "a".repeat(bytes));
+        let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).expect("a request");
+        assert_eq!(client.send_request(request).await.expect("an answer").status(), status);
+    }
+}
+
+#[tokio::test]
 async fn a_connection_without_a_whole_head_is_closed_in_time() {
     let server = Running::start(limits()).await;
     for start in ["", "P", "PRI * HTTP/2.0\r\n", "GET /hello HTTP/1.1\r\nho", "GET /hello HTTP/1.1\r\nhost: a\r\n"] {
