@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kvspace_actors::node::Node;
 use serde_json::json;
 use tokio::sync::Semaphore;
-use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
+use warp::{Filter, Rejection, filters::BoxedFilter, http::Method, reply::Response};
 
 mod auth;
 mod body;
@@ -67,13 +67,21 @@ fn info(node_id: &str) -> Bytes {
 /// All routes of clients.
 pub(crate) fn routes(context: &Arc<Context>) -> BoxedFilter<(Response,)> {
     let tinycloud = tinycloud::routes(context);
-    let preflight = warp::options().map(empty).boxed();
-    let others = v0::routes(context).or(healthz()).unify().or(preflight).unify().boxed();
+    let others = v0::routes(context).or(healthz()).unify().or(preflight()).unify().boxed();
     tinycloud.or(others).unify().recover(rejected).unify().boxed()
 }
 
 fn healthz() -> BoxedFilter<(Response,)> {
     warp::path!("healthz").and(warp::get().or(warp::head()).unify()).map(empty).boxed()
+}
+
+/// Answers what browsers ask before a request to another origin, whatever the path. `warp::options` would turn every
+/// unknown path into a wrong method.
+fn preflight() -> BoxedFilter<(Response,)> {
+    let asked = |method: Method| async move {
+        if method == Method::OPTIONS { Ok(empty()) } else { Err(warp::reject::not_found()) }
+    };
+    warp::method().and_then(asked).boxed()
 }
 
 /// Hands the context to a handler.

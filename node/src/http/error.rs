@@ -116,6 +116,12 @@ impl HttpError {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized_action", words)
     }
 
+    /// A token that says nothing about the space it is shown for.
+    pub(crate) fn elsewhere() -> Self {
+        let words = "the token names no capability in this space";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized_action", words)
+    }
+
     /// Several capabilities in one invocation.
     pub(crate) fn batch() -> Self {
         let words = "Multiple invocation outcomes require a homogeneous KV get or metadata batch";

@@ -35,7 +35,7 @@ fn frontier(context: &Context, headers: &HeaderMap, query: &str) -> Result<Respo
         return Err(refused(NodeError::NotHosted));
     }
     if !token.capabilities().iter().any(|held| held.resource.space() == Some(&space)) {
-        return Err(HttpError::unauthorized(space.as_str(), "any"));
+        return Err(HttpError::elsewhere());
     }
     context.node.authorize(&space, &token, now).map_err(refused)?;
     let heads = context.node.frontier(&space).map_err(refused)?;

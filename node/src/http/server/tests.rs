@@ -7,7 +7,7 @@ use tokio::{
 use warp::Filter;
 
 use super::*;
-use crate::http::{headers::text, rejected};
+use crate::http::{headers::text, preflight, rejected};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -39,7 +39,7 @@ impl Running {
         let large = warp::path!("large").map(|| text(vec![b'a'; 64 << 20]));
         let hello = warp::path!("hello").and(warp::get()).map(|| text("hello"));
         let some = panics.or(slow).unify().or(endless).unify().or(large).unify();
-        let routes = some.or(hello).unify().recover(rejected).unify().boxed();
+        let routes = some.or(hello).unify().or(preflight()).unify().recover(rejected).unify().boxed();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let closing = CancellationToken::new();
@@ -81,6 +81,8 @@ async fn answers_good_and_bad_are_open_to_other_origins() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
         assert!(answer.contains(words) && answer.contains("access-control-allow-origin: *"), "{answer}");
     }
+    let answer = server.ask("OPTIONS /any/path HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("access-control-allow-methods"), "{answer}");
     let answer = server.ask("POST /hello HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("method_not_allowed"), "{answer}");
 }
@@ -96,6 +98,21 @@ async fn a_large_token_fits_into_the_head_and_a_huge_head_does_not() {
     };
     assert!(with_header(96 * 1024).await.starts_with("HTTP/1.1 200"));
     assert!(with_header(160 * 1024).await.starts_with("HTTP/1.1 431"));
+}
+
+#[tokio::test]
+async fn the_head_has_the_same_bound_over_http_2() {
+    let server = Running::start(limits()).await;
+    for (bytes, status) in [(96 * 1024, 200), (160 * 1024, 431)] {
+        let io = TokioIo::new(server.connect().await);
+        let (mut client, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let request =
+            Request::get(format!("http://{}/hello", server.address)).header("authorization", "a".repeat(bytes));
+        let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).expect("a request");
+        assert_eq!(client.send_request(request).await.expect("an answer").status(), status);
+    }
 }
 
 #[tokio::test]
