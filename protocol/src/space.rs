@@ -267,6 +267,7 @@ impl Space {
                 }
                 Ok(judged) => {
                     let applied = self.log.apply(&self.id, &checked, &ancestry, judged, view, Index::Learns)?;
+                    self.waiting.held(&checked.epoch.id);
                     revoked |= applied.access.iter().any(|change| matches!(change, AccessChange::Revoked(_)));
                     self.held_back.extend(applied.access.into_iter().map(Output::Access));
                     commit.changes.extend(applied.changes);

@@ -22,6 +22,8 @@ pub struct Access {
     space: SpaceId,
     generation: u64,
     delegations: BTreeMap<Address, Proof>,
+    /// Those that name a host of this space, by the host: each write asks for them.
+    hosts: BTreeMap<Did, Vec<Proof>>,
     revoked: BTreeSet<Identity>,
 }
 
@@ -58,7 +60,8 @@ impl Access {
     /// The authority of a space of which nothing is known but its owner.
     #[must_use]
     pub fn new(space: SpaceId) -> Self {
-        Self { space, generation: 0, delegations: BTreeMap::new(), revoked: BTreeSet::new() }
+        let (delegations, hosts, revoked) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { space, generation: 0, delegations, hosts, revoked }
     }
 
     /// How often it has changed.
@@ -71,7 +74,13 @@ impl Access {
     pub fn apply(&mut self, change: AccessChange) {
         self.generation += 1;
         match change {
-            AccessChange::Delegation(proof) => drop(self.delegations.insert(proof.address(), proof)),
+            AccessChange::Delegation(proof) => {
+                let host = proof.audience_did().filter(|host| is_host_delegation(&proof, &self.space, host));
+                if let Some(host) = host.filter(|_| !self.holds(&proof.address())) {
+                    self.hosts.entry(host.clone()).or_default().push(proof.clone());
+                }
+                self.delegations.insert(proof.address(), proof);
+            }
             AccessChange::Revoked(identity) => drop(self.revoked.insert(identity)),
         }
     }
@@ -149,18 +158,27 @@ impl Access {
     /// lasts longest.
     #[must_use]
     pub fn host_proof(&self, host: &Did, now: Millis, stands: &dyn Fn(&Address) -> bool) -> Option<Proof> {
-        let lasting = |proof: &&Proof| proof.expiry().map_or(i64::MAX, |end| end.0);
-        let candidates = self.delegations.values().filter(|proof| is_host_delegation(proof, &self.space, host));
-        candidates.filter(|proof| stands(&proof.address()) && self.is_live(proof, now)).max_by_key(lasting).cloned()
+        self.lasting_longest(host, |proof| stands(&proof.address()) && self.is_live(proof, now))
+    }
+
+    /// The same, revoked or not: what an epoch of `host` is valid under, so that a host can still log its own removal.
+    #[must_use]
+    pub fn former_host_proof(&self, host: &Did, now: Millis, stands: &dyn Fn(&Address) -> bool) -> Option<Proof> {
+        self.lasting_longest(host, |proof| {
+            stands(&proof.address()) && Chain::beneath(proof, self).is_ok_and(|chain| chain.in_force(now, 0))
+        })
+    }
+
+    fn lasting_longest(&self, host: &Did, fits: impl Fn(&Proof) -> bool) -> Option<Proof> {
+        let lasting = |proof: &&Proof| (proof.expiry().map_or(i64::MAX, |end| end.0), proof.address());
+        self.hosts.get(host).into_iter().flatten().filter(|proof| fits(proof)).max_by_key(lasting).cloned()
     }
 
     /// The hosts the owner names, as far as their delegations are live at `now`.
     #[must_use]
     pub fn hosts(&self, now: Millis) -> BTreeSet<Did> {
-        let live = self.delegations.values().filter(|proof| self.is_live(proof, now));
-        let named =
-            live.filter_map(|proof| proof.audience_did().filter(|host| is_host_delegation(proof, &self.space, host)));
-        named.cloned().collect()
+        let live = |proofs: &Vec<Proof>| proofs.iter().any(|proof| self.is_live(proof, now));
+        self.hosts.iter().filter(|(_, proofs)| live(proofs)).map(|(host, _)| host.clone()).collect()
     }
 
     fn is_live(&self, proof: &Proof, now: Millis) -> bool {

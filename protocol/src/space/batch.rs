@@ -286,7 +286,8 @@ impl Space {
         token: &Proof,
         creates: bool,
     ) -> Result<Result<Millis, Refusal>, ViewError> {
-        if !creates && self.host_proof(now, &|_| true).is_none() {
+        let is_host = || self.is_owner() || self.log.access.host_proof(&self.did, now, &|_| true).is_some();
+        if !creates && !is_host() {
             return Ok(Err(Refusal::NotHost));
         }
         let Some(seq) = self.next_seq(now) else { return Ok(Err(Refusal::Clock)) };
@@ -299,13 +300,19 @@ impl Space {
         Ok(if missing.is_empty() { Ok(seq_time(seq)) } else { Err(Refusal::Behind(missing)) })
     }
 
-    /// What the epoch would stand on: `Some(None)` when the host is the owner.
-    fn host_proof(&self, now: Millis, stands: &dyn Fn(&Address) -> bool) -> Option<Option<Address>> {
-        if self.did == self.id.owner() {
-            return Some(None);
+    fn is_owner(&self) -> bool {
+        self.did == self.id.owner()
+    }
+
+    /// What an epoch of ours stands on, among the delegations that `stands` allows. It may be revoked by what is in that
+    /// very epoch, or was revoked from outside since that was queued.
+    fn host_proof(&self, now: Millis, stands: &dyn Fn(&Address) -> bool) -> Result<Option<Address>, Fault> {
+        if self.is_owner() {
+            return Ok(None);
         }
-        let proof = self.log.access.host_proof(&self.did, now, stands)?;
-        Some(Some(proof.address()))
+        let (access, host) = (&self.log.access, &self.did);
+        let proof = access.host_proof(host, now, stands).or_else(|| access.former_host_proof(host, now, stands));
+        proof.map(|proof| Some(proof.address())).ok_or(Fault::Batch)
     }
 
     /// The outcome of a token that was used before: the first one again for the same value, a refusal for another.
@@ -416,7 +423,7 @@ impl Space {
     /// in between carry the host's own delegation once more, which changes nothing.
     fn merge_heads(&mut self, now: Millis, view: &mut Overlay<'_>, commit: &mut Commit) -> Result<(), Fault> {
         while self.other_heads().count() > EPOCH_PARENTS_MAX {
-            let own = self.log.access.host_proof(&self.did, now, &|_| true);
+            let own = self.log.access.former_host_proof(&self.did, now, &|_| true);
             let Some(proof) = own.or_else(|| self.log.access.delegations().next().map(|(_, any)| any.clone())) else {
                 return Ok(());
             };
@@ -472,7 +479,7 @@ impl Space {
             v: epoch::VERSION,
             space: self.id.clone(),
             host: self.host,
-            proof: self.host_proof(now, &stands).ok_or(Fault::Batch)?,
+            proof: self.host_proof(now, &stands)?,
             incarnation: self.own.incarnation,
             n: self.own.last.map_or(0, |(_, n)| n + 1),
             prev: self.own.last.map(|(id, _)| id),

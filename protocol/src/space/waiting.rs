@@ -49,7 +49,7 @@ impl Waiting {
         self.epochs.insert(id, Guest { checked, arrival: self.arrivals, lacks: BTreeSet::new() });
     }
 
-    /// Takes out an epoch that may be judged now.
+    /// Takes out an epoch that may be judged now; `held` or `refuse` has to follow.
     pub(super) fn next_ready(
         &mut self,
         now: Millis,
@@ -64,7 +64,8 @@ impl Waiting {
             let Some(guest) = self.epochs.get_mut(&id) else { continue };
             let epoch = &guest.checked.epoch;
             if view.epoch(&id)?.is_some() {
-                self.taken(&id);
+                self.remove(&id);
+                self.held(&id);
                 continue;
             }
             if epoch.time() > latest {
@@ -72,21 +73,20 @@ impl Waiting {
                 continue;
             }
             match Ancestry::find(epoch, view)? {
-                Ok(ancestry) => return Ok(self.taken(&id).map(|checked| (checked, ancestry))),
+                Ok(ancestry) => return Ok(self.remove(&id).map(|checked| (checked, ancestry))),
                 Err(lacks) => guest.lacks = lacks,
             }
         }
         Ok(None)
     }
 
-    /// Takes out an epoch that is about to be held; its children may lack nothing any more.
-    fn taken(&mut self, id: &EpochId) -> Option<CheckedEpoch> {
+    /// An epoch is held now; its children may lack nothing any more.
+    pub(super) fn held(&mut self, id: &EpochId) {
         for (child, guest) in &mut self.epochs {
             if guest.lacks.remove(id) && guest.lacks.is_empty() {
                 self.candidates.insert(*child);
             }
         }
-        self.remove(id)
     }
 
     /// Drops all that rest on an epoch which can never be held.

@@ -422,3 +422,12 @@ pub fn put_event(token: &Proof, bytes: &[u8]) -> Event {
     let value = Value { blob: hash(bytes), size: bytes.len() as u64, meta: BTreeMap::new() };
     Event { token: token.bytes().to_vec(), values: vec![value] }
 }
+
+impl Host {
+    /// Has a put of this key in flight, so that what follows is queued.
+    pub fn put_and_wait(&mut self, session: &Session, path: &str) {
+        let put = session.put_write(self, path, b"in flight");
+        self.send(put);
+        assert!(self.out.is_some());
+    }
+}
