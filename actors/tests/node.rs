@@ -167,6 +167,29 @@ async fn many_writers_at_once_all_succeed_and_one_of_two_conditional_ones_wins()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_writers_of_the_largest_inline_values_fit_into_segments() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let owner = Arc::new(Owner::new(1));
+    let mut options = options(dir.path());
+    options.segment_bytes = 16 * 1024 * 1024;
+    let node = Node::start(options).await.expect("starts");
+    owner.create(&node).await;
+    let tasks: Vec<_> = (0..200_u64)
+        .map(|n| {
+            let (owner, node) = (owner.clone(), node.clone());
+            tokio::spawn(async move {
+                let value = vec![u8::try_from(n).expect("below 256"); 256 * 1024];
+                owner.put(&node, &format!("k{n}"), &value, n).await.map(drop)
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("no panic").expect("written");
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn spaces_beyond_the_active_ones_rest_and_come_back() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut options = options(dir.path());

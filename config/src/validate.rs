@@ -1,11 +1,11 @@
 //! The ranges of options.
 
-use kvspace_protocol::limits::{EPOCH_BODY_BYTES_MAX, INLINE_BYTES_MAX};
+use kvspace_protocol::limits::{COMMIT_INLINE_BYTES_MAX, EPOCH_BODY_BYTES_MAX, INLINE_BYTES_MAX};
 
 use crate::{Config, ConfigError};
 
 /// A segment holds at least the largest epoch and a blob, twice over.
-const SEGMENT_BYTES_MIN: u64 = 2 * EPOCH_BODY_BYTES_MAX as u64;
+const SEGMENT_BYTES_MIN: u64 = EPOCH_BODY_BYTES_MAX as u64 + 2 * COMMIT_INLINE_BYTES_MAX;
 /// Positions in a segment are 32 bits, with room to spare.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// Ten thousand years: for tokens made once and kept, as in tests.

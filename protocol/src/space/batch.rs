@@ -17,8 +17,8 @@ use crate::{
     id::{Address, BlobHash, BodyId, EpochId, Identity, Incarnation, Key, Millis},
     kv::{Condition, Value, Version, is_early, seq_time},
     limits::{
-        CLOCK_AHEAD_MAX_MS, EPOCH_BODY_BYTES_MAX, EPOCH_EVENTS_MAX, EPOCH_PARENTS_MAX, EXPIRY_GRACE_MS, KEY_BYTES_MAX,
-        META_BYTES_MAX,
+        CLOCK_AHEAD_MAX_MS, COMMIT_INLINE_BYTES_MAX, EPOCH_BODY_BYTES_MAX, EPOCH_EVENTS_MAX, EPOCH_PARENTS_MAX,
+        EXPIRY_GRACE_MS, KEY_BYTES_MAX, META_BYTES_MAX,
     },
 };
 
@@ -112,12 +112,13 @@ impl Batch {
         self.outcomes.clear();
     }
 
-    /// The items that fit into one epoch.
+    /// The items that fit into one epoch and its commit.
     fn take(&mut self) -> Vec<Item> {
-        let mut bytes = 0;
+        let (mut bytes, mut inline_bytes) = (0, 0);
         let fits = |item: &&Item| {
             bytes += item.bytes_max();
-            bytes <= EPOCH_BODY_BYTES_MAX
+            inline_bytes += item.value.as_ref().filter(|value| value.inline.is_some()).map_or(0, |value| value.size);
+            bytes <= EPOCH_BODY_BYTES_MAX && inline_bytes <= COMMIT_INLINE_BYTES_MAX
         };
         let count = self.items.iter().take(EPOCH_EVENTS_MAX).take_while(fits).count();
         self.items.drain(..count).collect()
