@@ -7,7 +7,7 @@ use std::{
 
 use kvspace_protocol::{
     authority::Proof,
-    id::{Address, Did, Millis, SpaceId},
+    id::{Address, Millis, SpaceId},
 };
 
 /// Delegations that one owner may park.
@@ -27,7 +27,6 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 struct Parked {
     space: SpaceId,
-    owner: Did,
     proof: Proof,
     until: Millis,
 }
@@ -50,12 +49,11 @@ impl Pool {
     /// Keeps an owner's delegation for a space that is not hosted here yet. Beyond the bounds it is forgotten: the client
     /// posts it again when the space is there.
     pub(crate) fn park(&self, space: &SpaceId, proof: &Proof, now: Millis) {
-        let owner = space.owner();
         let mut parked = self.live(now);
         let known = parked.iter().any(|other| other.space == *space && other.proof.address() == proof.address());
-        let owned = parked.iter().filter(|other| other.owner == owner).count();
+        let owned = parked.iter().filter(|other| other.space.owner() == space.owner()).count();
         if !known && parked.len() < PARKED_MAX && owned < PARKED_PER_OWNER_MAX {
-            parked.push(Parked { space: space.clone(), owner, proof: proof.clone(), until: now.plus(PARKED_MS) });
+            parked.push(Parked { space: space.clone(), proof: proof.clone(), until: now.plus(PARKED_MS) });
         }
     }
 

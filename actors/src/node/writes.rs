@@ -87,13 +87,13 @@ impl Node {
         }
         let to_create: Vec<_> = unhosted.extract_if(.., |space| self.is_to_host(&token, space)).collect();
         for space in to_create {
-            if !self.admits(&space.owner()) {
-                return Err(NodeError::NotAdmitted(space.owner()));
+            if !self.admits(space.owner()) {
+                return Err(NodeError::NotAdmitted(space.owner().clone()));
             }
             self.create(&space, &token, now).await?;
             activated.push(space);
         }
-        for space in unhosted.iter().filter(|space| space.owner() == *token.issuer()) {
+        for space in unhosted.iter().filter(|space| space.owner() == token.issuer()) {
             self.inner.pool.park(space, &token, now);
         }
         activated.sort();
@@ -140,7 +140,7 @@ impl Node {
     /// Whether this delegation makes the node a host of a space it does not host yet.
     fn is_to_host(&self, token: &Token, space: &SpaceId) -> bool {
         let owner = space.owner();
-        let owned_by_node = owner == self.inner.did && owner == *token.issuer();
+        let owned_by_node = *owner == self.inner.did && owner == token.issuer();
         let names_node =
             token.audience_did() == Some(&self.inner.did) && spaces_to_host(token).any(|named| named == space);
         names_node || owned_by_node

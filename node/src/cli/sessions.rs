@@ -84,7 +84,7 @@ impl Sessions {
         if let Some(session) = self.stored(&self.path(client, owner, space, None))? {
             return Ok(session);
         }
-        if space.owner() != owner.did() {
+        if *space.owner() != owner.did() {
             let message = format!("{} does not own {space}, and there is no delegation to it", owner.did());
             return Err(CliError::new(FAILED, message)
                 .advise("use the owner's key (--key), or get a delegation for yours: kvspace session import FILE"));

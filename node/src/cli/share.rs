@@ -54,7 +54,7 @@ impl DelegateArgs {
         let path = self.path.as_deref().map(KeyPath::from_text).transpose()?;
         let space = self.space.open().await?;
         let (owner, expiry) = (self.space.owner()?, clock::now().plus(self.expires));
-        let token = if space.id().owner() == owner.did() {
+        let token = if *space.id().owner() == owner.did() {
             space.delegate_as_owner(&owner, &self.to, path.as_ref(), &self.ability, expiry).await?
         } else {
             space.delegate(&self.to, path.as_ref(), &self.ability, expiry).await?
@@ -81,7 +81,7 @@ impl RevokeArgs {
         let target = target(&self.revoked)?;
         let after = if self.after.is_empty() { After::NodeFrontier } else { After::Epochs(self.after) };
         let (space, owner) = (self.space.open().await?, self.space.owner()?);
-        if space.id().owner() == owner.did() {
+        if *space.id().owner() == owner.did() {
             space.revoke_as_owner(&owner, &target, after).await?;
         } else {
             space.revoke(&target, after).await?;

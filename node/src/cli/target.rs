@@ -108,7 +108,7 @@ mod tests {
     fn a_short_name_is_one_of_the_keys_own_spaces() {
         let owner = OwnerKey::generate(KeyKind::Ethereum).expect("a key");
         let id = space_id("notes", &owner).expect("a space");
-        assert_eq!((id.owner(), id.name()), (owner.did(), "notes"));
+        assert_eq!((id.owner(), id.name()), (&owner.did(), "notes"));
         assert_eq!(space_id(id.as_str(), &owner).expect("a space"), id);
         let other = "tinycloud:key:z6MkneMkZqwqRiU5mJzSG3kDwzt9P8C59N4NGTfBLfSGE7c7:a";
         assert_eq!(space_id(other, &owner).expect("a space").as_str(), other);

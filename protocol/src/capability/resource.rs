@@ -85,7 +85,7 @@ impl Resource {
     #[must_use]
     pub fn root(&self) -> Option<Did> {
         match self {
-            Self::Space(resource) => Some(resource.space.owner()),
+            Self::Space(resource) => Some(resource.space.owner().clone()),
             Self::Other(text) => {
                 let (did, name) = text.strip_prefix(ENCRYPTION)?.rsplit_once(':')?;
                 if name.is_empty() || did.contains('#') || !uri::is_normal_path(name) || name.contains('/') {

@@ -302,7 +302,7 @@ impl Space {
     }
 
     fn is_owner(&self) -> bool {
-        self.did == self.id.owner()
+        self.did == *self.id.owner()
     }
 
     /// What an epoch of ours stands on, among the delegations that `stands` allows. It may be revoked by what is in that

@@ -187,7 +187,7 @@ impl Bench<'_> {
         let header = &checked.epoch.header;
         let host = header.host.did();
         let Some(address) = header.proof else {
-            return if host == self.space.owner() { Ok(Chain::default()) } else { Err(Invalid::Host) };
+            return if host == *self.space.owner() { Ok(Chain::default()) } else { Err(Invalid::Host) };
         };
         let delegations = checked.tokens.iter().flatten().filter(|token| token.role() == Role::Delegation);
         let body: BTreeMap<Address, Proof> = delegations.map(|token| (token.address(), token.clone())).collect();
