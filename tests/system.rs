@@ -1,3 +1,5 @@
 //! The whole system: processes as a user runs them, and the house they are built in.
 
+mod harness;
 mod tidy;
+mod tinycloud;
