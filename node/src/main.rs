@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 mod cli;
+mod http;
 mod run;
+mod telemetry;
 
 fn main() -> ExitCode {
     cli::run(cli::Cli::parse())
