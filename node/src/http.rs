@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kvspace_actors::node::Node;
 use serde_json::json;
 use tokio::sync::Semaphore;
-use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
+use warp::{Filter, Rejection, filters::BoxedFilter, http::Method, reply::Response};
 
 mod auth;
 mod body;
@@ -67,9 +67,16 @@ fn info(node_id: &str) -> Bytes {
 /// All routes of clients.
 pub(crate) fn routes(context: &Arc<Context>) -> BoxedFilter<(Response,)> {
     let tinycloud = tinycloud::routes(context);
-    let preflight = warp::options().map(empty).boxed();
-    let others = v0::routes(context).or(healthz()).unify().or(preflight).unify().boxed();
+    let others = v0::routes(context).or(healthz()).unify().or(preflight()).unify().boxed();
     tinycloud.or(others).unify().recover(rejected).unify().boxed()
+}
+
+/// `OPTIONS` of any path. Another method is not its business: a path that leads nowhere stays not found.
+fn preflight() -> BoxedFilter<(Response,)> {
+    let asked = |method: Method| {
+        std::future::ready(if method == Method::OPTIONS { Ok(()) } else { Err(warp::reject::not_found()) })
+    };
+    warp::method().and_then(asked).untuple_one().map(empty).boxed()
 }
 
 fn healthz() -> BoxedFilter<(Response,)> {
