@@ -3,4 +3,5 @@
 mod harness;
 mod tidy;
 mod tinycloud;
+mod values;
 mod wrong_input;

@@ -1,6 +1,7 @@
 //! HTTP/1.1 by hand, so that a request can be as wrong as a test wants it.
 
 use std::{
+    fmt,
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
 };
@@ -14,6 +15,8 @@ pub(crate) struct Request {
     path: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    /// What is said of the length of the body, if that is not the truth.
+    length: Option<u64>,
     chunked: bool,
 }
 
@@ -30,7 +33,7 @@ pub(crate) fn get(path: &str) -> Request {
 impl Request {
     pub(crate) fn new(method: &str, path: &str) -> Self {
         let (method, path) = (method.to_owned(), path.to_owned());
-        Self { method, path, headers: Vec::new(), body: Vec::new(), chunked: false }
+        Self { method, path, headers: Vec::new(), body: Vec::new(), length: None, chunked: false }
     }
 
     pub(crate) fn header(mut self, name: &str, value: impl ToString) -> Self {
@@ -47,6 +50,11 @@ impl Request {
         Self { body: body.into(), ..self }
     }
 
+    /// Announces a body of this length, to be sent by hand.
+    pub(crate) fn announcing(self, length: u64) -> Self {
+        Self { length: Some(length), ..self }
+    }
+
     /// Sends the body in chunks, its length unsaid.
     pub(crate) fn chunked(self) -> Self {
         Self { chunked: true, ..self }
@@ -54,14 +62,14 @@ impl Request {
 
     /// The head, with the length of the body unless that is chunked.
     pub(crate) fn head(&self) -> Vec<u8> {
-        let Self { method, path, headers, body, chunked } = self;
+        let Self { method, path, headers, body, length, chunked } = self;
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: node\r\n");
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }
         head += &match chunked {
             true => "transfer-encoding: chunked\r\n\r\n".to_owned(),
-            false => format!("content-length: {}\r\n\r\n", body.len()),
+            false => format!("content-length: {}\r\n\r\n", length.unwrap_or(body.len() as u64)),
         };
         head.into_bytes()
     }
@@ -86,11 +94,21 @@ pub(crate) fn chunk_of(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// An answer.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Response {
     pub(crate) status: u16,
     headers: Vec<(String, Vec<u8>)>,
     pub(crate) body: Vec<u8>,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)?;
+        for (name, value) in &self.headers {
+            write!(f, " {name}: {}", String::from_utf8_lossy(value))?;
+        }
+        write!(f, " {:?}", String::from_utf8_lossy(&self.body[..self.body.len().min(500)]))
+    }
 }
 
 impl Response {
@@ -130,7 +148,7 @@ impl Response {
     /// Fails the test unless this is the status.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
-        assert_eq!(self.status, status, "{:?} {}", self.headers, String::from_utf8_lossy(&self.body));
+        assert_eq!(self.status, status, "{self:?}");
         self
     }
 }

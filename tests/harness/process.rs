@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, sync_channel},
     },
     thread,
@@ -77,7 +77,7 @@ pub(crate) struct Node {
 struct Running {
     process: Child,
     /// Ends when the process does.
-    output: Receiver<String>,
+    output: Mutex<Receiver<String>>,
     ready: Value,
 }
 
@@ -116,7 +116,7 @@ impl Node {
             drop(process.wait());
             panic!("the node did not start: {line:?}\n{}", self.log());
         };
-        self.running = Some(Running { process, output, ready });
+        self.running = Some(Running { process, output: Mutex::new(output), ready });
     }
 
     /// Asks it to end (SIGTERM), and takes nothing but a clean end.
@@ -138,8 +138,8 @@ impl Node {
 
     /// Waits until the process has ended.
     pub(crate) fn ended(&mut self) -> ExitStatus {
-        let mut running = self.running.take().expect("it runs");
-        wait_for_end(&mut running.process, &running.output)
+        let Running { mut process, output, .. } = self.running.take().expect("it runs");
+        wait_for_end(&mut process, &output.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn running(&self) -> &Running {

@@ -1,11 +1,17 @@
 //! Owners, sessions, and what they sign: right, and wrong in every way.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::{Signer as _, SigningKey};
 use kvspace_client::{Address, Did, EthereumKey, Millis, SpaceId, Token};
-use kvspace_protocol::capability::build::{Claims, Siwe, ucan};
+use kvspace_protocol::capability::{
+    Content,
+    build::{Claims, Siwe, ucan},
+};
 use serde_json::Value;
 
 use super::{Node, Request, Response, get, post};
@@ -40,6 +46,8 @@ pub(crate) struct Statement {
     pub(crate) not_before: Option<Millis>,
     pub(crate) expiry: Option<Millis>,
     pub(crate) after: Vec<String>,
+    /// What its puts store.
+    pub(crate) content: Option<BTreeMap<String, Content>>,
 }
 
 impl Statement {
@@ -52,6 +60,7 @@ impl Statement {
             not_before: None,
             expiry: Some(now().plus(MINUTE_MS)),
             after: Vec::new(),
+            content: None,
         }
     }
 
@@ -93,6 +102,7 @@ impl Statement {
             proofs: self.proofs.clone(),
             capabilities: self.capabilities.iter().cloned().collect(),
             after: self.after.clone(),
+            content: self.content.clone(),
             ..Claims::until(self.expiry.expect("a UCAN ends"))
         };
         ucan(&claims, key).expect("claims make a token")
@@ -269,8 +279,9 @@ impl Session {
     /// Passes a part of what it may on to another key.
     pub(crate) fn pass_on(&self, node: &Node, path: &str, abilities: &[&str]) -> Self {
         let key = new_key();
-        let statement = Statement::of(self.kv(path), abilities).to(&did(&key)).until(50 * MINUTE_MS);
-        let delegation = statement.resting_on(self.delegation()).sign(&self.key);
+        let mut statement = Statement::of(self.kv(path), abilities).to(&did(&key)).resting_on(self.delegation());
+        statement.expiry = self.delegation().expiry();
+        let delegation = statement.sign(&self.key);
         delegate(node, &delegation).expect(200);
         Self { key, space: self.space.clone(), delegation: Some(delegation) }
     }

@@ -17,7 +17,7 @@ fn put(world: &World) -> Request {
 /// Sends the head of a put of `length` bytes and the first `sent` of them.
 fn begin(world: &World, length: usize, sent: usize) -> Connection {
     let mut connection = world.node.connect();
-    connection.send(&put(world).body(vec![0; length]).head());
+    connection.send(&put(world).announcing(length as u64).head());
     connection.send(&vec![7; sent]);
     connection
 }

@@ -3,7 +3,7 @@
 use super::{KEY, World};
 use crate::harness::{
     Node, Owner, Session, Setup, Statement, post,
-    tokens::{self, DEL, GET, HOST, LIST, METADATA, PUT, REVOKE, delegate, did, new_key, revocation},
+    tokens::{DEL, GET, HOST, LIST, METADATA, PUT, REVOKE, delegate, did, new_key, revocation},
 };
 
 fn action(resource: &str, ability: &str) -> String {
@@ -239,5 +239,5 @@ fn a_delegation_where_a_revocation_belongs() {
     world.refuses_with(&request, 403, "token_role", "Unauthorized Revoker");
     let request = post("/delegate").token(world.owner.revocation(world.session.delegation()).to_header());
     world.refuses(&request, 401, "token_role");
-    tokens::delegate(&world.node, world.session.delegation()).expect(200);
+    delegate(&world.node, world.session.delegation()).expect(200);
 }

@@ -1,5 +1,10 @@
 //! Good tokens in requests that do not say what they should.
 
+use std::collections::BTreeMap;
+
+use kvspace_client::{BlobHash, EpochId};
+use kvspace_protocol::capability::Content;
+
 use super::{KEY, VALUE, World};
 use crate::harness::{
     Request, get, post,
@@ -191,4 +196,35 @@ fn the_same_token_with_another_body() {
     let words = "duplicate invocation";
     world.refuses_with(&put.clone().body("two"), 409, "duplicate", words);
     world.unchanged(|| world.node.ask(&put.body("one")).expect(200));
+}
+
+#[test]
+fn a_value_that_its_signer_did_not_sign() {
+    let world = World::new();
+    let content = |bytes: &[u8]| Content { cid: BlobHash::of(bytes), size: bytes.len() as u64, meta: BTreeMap::new() };
+    let put = |content: Content, meta: &str| {
+        let mut statement = world.session.wants(PUT, "docs/b");
+        statement.content = Some(BTreeMap::from([(world.session.kv("docs/b"), content)]));
+        world.session.request(&statement).header("x-tinycloud-meta-a", meta).body("signed")
+    };
+    let meta = BTreeMap::from([("x-tinycloud-meta-a".to_owned(), "m".to_owned())]);
+    for wrong in [
+        content(b"signed"),
+        Content { meta: meta.clone(), ..content(b"other!") },
+        Content { meta: meta.clone(), size: 7, ..content(b"signed") },
+    ] {
+        world.refuses(&put(wrong, "m"), 400, "content_mismatch");
+    }
+    world.node.ask(&put(Content { meta, ..content(b"signed") }, "m")).expect(200);
+    let answer = world.session.get(&world.node, "docs/b").expect(200);
+    assert_eq!(answer.header("x-kvspace-integrity"), Some("client-signed"));
+}
+
+#[test]
+fn a_write_that_rests_on_what_this_host_has_not_seen() {
+    let world = World::new();
+    let mut statement = world.session.wants(PUT, "docs/b");
+    statement.after = vec![format!("{}/after/{}", world.session.space, EpochId::of(b"unseen"))];
+    let answer = world.refuses(&world.session.request(&statement).body("x"), 425, "frontier_behind");
+    assert!(answer.header("retry-after").is_some());
 }
