@@ -9,7 +9,7 @@ pub(crate) mod tokens;
 pub(crate) use self::{
     http::{Connection, Request, Response, get, post},
     process::{Node, Setup},
-    tokens::{Owner, Session, Statement, now},
+    tokens::{Owner, Session, Statement},
 };
 
 /// Whether this run has time for the long rounds.

@@ -1,5 +1,6 @@
 //! The whole system: processes as a user runs them, and the house they are built in.
 
+mod cli;
 mod crash;
 mod harness;
 mod tidy;

@@ -267,8 +267,7 @@ impl Connection {
                     None => self.fill()?,
                 }
             };
-            let size = std::str::from_utf8(&self.buffer[..at]).expect("a size");
-            let size = usize::from_str_radix(size, 16).expect("a size");
+            let size = chunk_size(&self.buffer[..at]);
             self.buffer.drain(..at + 2);
             let mut chunk = self.take(size + 2)?;
             if size == 0 {
@@ -308,6 +307,11 @@ impl Connection {
             }
         }
     }
+}
+
+fn chunk_size(line: &[u8]) -> usize {
+    let line = std::str::from_utf8(line).expect("a size is text");
+    usize::from_str_radix(line, 16).expect("a size is hex")
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {

@@ -270,13 +270,10 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> (ExitStatus, Vec<u8>, 
     let writing = thread::spawn(move || drop(stdin.write_all(&input)));
     let output = drain(process.stdout.take().expect("it is piped"));
     let error = drain(process.stderr.take().expect("it is piped"));
-    let output = match output.recv_timeout(DEADLINE) {
-        Ok(output) => output,
-        Err(_) => {
-            drop(process.kill());
-            drop(process.wait());
-            panic!("{command:?} does not end");
-        }
+    let Ok(output) = output.recv_timeout(DEADLINE) else {
+        drop(process.kill());
+        drop(process.wait());
+        panic!("{command:?} does not end");
     };
     let status = process.wait().expect("it is ours");
     drop(writing.join());
