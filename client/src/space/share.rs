@@ -108,7 +108,7 @@ impl Space {
         self.client.revoke(&token::revocation_by_owner(owner, &ending, clock::now())?).await
     }
 
-    /// The heads of the space's log at this node (`GET /v0/frontier`).
+    /// The heads of the space's log at this node (`GET /v0/frontier`). Whoever may do anything in the space may ask.
     ///
     /// # Errors
     /// [`Error`] as of any call.
@@ -117,12 +117,25 @@ impl Space {
         struct Frontier {
             frontier: Vec<EpochId>,
         }
-        let resource = Resource::in_space(self.id(), "space", None);
-        let token = self.sign(&resource, SPACE_INFO, None, clock::now())?;
+        let (resource, ability) = self.any_right();
+        let token = self.sign(&resource, ability, None, clock::now())?;
         let path = format!("v0/frontier?space={}", escaped(self.id().as_str()));
         let call = Call::new(http::Method::GET, path).authorized(&token.to_header())?;
         let answer: Frontier = self.client.json(call).await?;
         Ok(answer.frontier)
+    }
+
+    /// Something that this session may do: to ask for the space's state, or else what it may do with values.
+    fn any_right(&self) -> (Resource, &'static str) {
+        let info = Resource::in_space(self.id(), "space", None);
+        let held = self.session.delegation().capabilities().iter();
+        let inside =
+            held.filter(|held| !self.session.allows(&info, SPACE_INFO) && held.resource.space() == Some(self.id()));
+        let mut values = inside.filter_map(|held| {
+            let ability = KvAbility::ALL.into_iter().find(|ability| ability.as_str() == held.ability.canonical())?;
+            Some((held.resource.clone(), ability.as_str()))
+        });
+        values.next().unwrap_or((info, SPACE_INFO))
     }
 
     async fn resolve(&self, after: After) -> Result<Vec<EpochId>, Error> {

@@ -9,7 +9,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Args;
 use futures::TryStreamExt as _;
-use kvspace_client::{Condition, Error, Head, KeyPath, LIST_LIMIT_MAX, Meta, Space, Written};
+use kvspace_client::{Condition, Error, Head, KeyPath, LIST_LIMIT_MAX, Meta, Space, SpaceId, Written};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -288,8 +288,7 @@ impl LsArgs {
     pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
         let prefix = self.prefix.as_deref().map(|prefix| read_key(prefix, self.encoded)).transpose()?;
         let space = self.space.open().await?;
-        let mut list = List { out, encoded: self.encoded, count: 0 };
-        list.begin(&space)?;
+        let mut list = List { out, space: space.id().clone(), encoded: self.encoded, count: 0 };
         if self.limit.is_none() && self.cursor.is_none() {
             let mut keys = pin!(space.list_all(prefix));
             while let Some(key) = keys.try_next().await? {
@@ -304,31 +303,34 @@ impl LsArgs {
     }
 }
 
-/// A list is written as it comes, so that its length costs no memory.
+/// A list is written as it comes, so that its length costs no memory; nothing before the first of it has come, so that
+/// an error stands alone.
 struct List<'a> {
     out: &'a Output,
+    space: SpaceId,
     encoded: bool,
     count: u64,
 }
 
 impl List<'_> {
-    fn begin(&self, space: &Space) -> Result<(), CliError> {
-        if self.out.is_json() { self.out.raw(&format!("{{\"space\":{},\"keys\":[", json!(space.id()))) } else { Ok(()) }
-    }
-
     fn key(&mut self, key: &KeyPath) -> Result<(), CliError> {
-        let comma = if self.count == 0 { "" } else { "," };
+        let before = if self.count == 0 { self.beginning() } else { ",".into() };
         self.count += 1;
         if self.out.is_json() {
             let text = if self.encoded { Cow::Borrowed(key.as_str()) } else { key.text() };
-            return self.out.raw(&format!("{comma}{}", json!(text)));
+            return self.out.raw(&format!("{before}{}", json!(text)));
         }
         self.out.raw(&format!("{}\n", shown(key, self.encoded)))
     }
 
+    fn beginning(&self) -> String {
+        format!("{{\"space\":{},\"keys\":[", json!(self.space))
+    }
+
     fn end(&self, cursor: Option<&str>) -> Result<(), CliError> {
         if self.out.is_json() {
-            return self.out.raw(&format!("],\"cursor\":{}}}\n", json!(cursor)));
+            let before = if self.count == 0 { self.beginning() } else { String::new() };
+            return self.out.raw(&format!("{before}],\"cursor\":{}}}\n", json!(cursor)));
         }
         if let Some(cursor) = cursor {
             self.out.note(&format!("there are more: --cursor {cursor}"));
