@@ -71,14 +71,6 @@ pub(crate) fn routes(context: &Arc<Context>) -> BoxedFilter<(Response,)> {
     tinycloud.or(others).unify().recover(rejected).unify().boxed()
 }
 
-/// `OPTIONS` of any path. Another method is not its business: a path that leads nowhere stays not found.
-fn preflight() -> BoxedFilter<(Response,)> {
-    let asked = |method: Method| {
-        std::future::ready(if method == Method::OPTIONS { Ok(()) } else { Err(warp::reject::not_found()) })
-    };
-    warp::method().and_then(asked).untuple_one().map(empty).boxed()
-}
-
 fn healthz() -> BoxedFilter<(Response,)> {
     warp::path!("healthz").and(warp::get().or(warp::head()).unify()).map(empty).boxed()
 }
