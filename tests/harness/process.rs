@@ -15,6 +15,7 @@ use std::{
 };
 
 use kvspace_client::Did;
+use kvspace_protocol::limits::{COMMIT_INLINE_BYTES_MAX, EPOCH_BODY_BYTES_MAX};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -23,8 +24,8 @@ use super::{Connection, Request, Response, get};
 
 /// Far beyond what anything here takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
-/// The smallest segments there are: a test writes little.
-const SEGMENT_BYTES: &str = "8388608";
+/// Small segments: a test writes little, and zeros are written ahead of it.
+const SEGMENT_BYTES: u64 = EPOCH_BODY_BYTES_MAX as u64 + 2 * COMMIT_INLINE_BYTES_MAX;
 
 /// How a node is run.
 #[derive(Clone, Default)]
@@ -98,7 +99,7 @@ impl Node {
         command
             .args(["serve", "--json", "--http", "127.0.0.1:0", "--operator", "127.0.0.1:0", "--data-dir"])
             .arg(self.data_dir())
-            .env("KVSPACE_STORAGE__SEGMENT_BYTES", SEGMENT_BYTES)
+            .env("KVSPACE_STORAGE__SEGMENT_BYTES", SEGMENT_BYTES.to_string())
             .envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -111,7 +112,8 @@ impl Node {
             self.command().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("the node starts");
         let output = lines(process.stdout.take().expect("it is piped"));
         let line = output.recv_timeout(DEADLINE);
-        let Ok(ready) = serde_json::from_str(line.as_deref().unwrap_or_default()) else {
+        let ready = serde_json::from_str(line.as_deref().unwrap_or_default()).ok();
+        let Some(ready) = ready.filter(|ready: &Value| ready["did"].is_string()) else {
             drop(process.kill());
             drop(process.wait());
             panic!("the node did not start: {line:?}\n{}", self.log());
