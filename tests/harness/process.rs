@@ -24,7 +24,7 @@ use super::{Connection, Request, Response, get};
 /// Far beyond what anything here takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// The smallest segments there are: a test writes little.
-const SEGMENT_BYTES: &str = "8388608";
+const SEGMENT_BYTES: &str = "13631488";
 
 /// How a node is run.
 #[derive(Clone, Default)]
