@@ -4,8 +4,8 @@ use kvspace_protocol::limits::{COMMIT_INLINE_BYTES_MAX, EPOCH_BODY_BYTES_MAX, IN
 
 use crate::{Config, ConfigError};
 
-/// A segment holds at least the largest epoch and a blob, twice over.
-const SEGMENT_BYTES_MIN: u64 = EPOCH_BODY_BYTES_MAX as u64 + 2 * COMMIT_INLINE_BYTES_MAX;
+/// A segment holds at least the largest commit: a body, the inline values, and 1 MiB for the records around them.
+const SEGMENT_BYTES_MIN: u64 = EPOCH_BODY_BYTES_MAX as u64 + COMMIT_INLINE_BYTES_MAX + (1 << 20);
 /// Positions in a segment are 32 bits, with room to spare.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// Ten thousand years: for tokens made once and kept, as in tests.

@@ -15,7 +15,6 @@ use std::{
 };
 
 use kvspace_client::Did;
-use kvspace_protocol::limits::{COMMIT_INLINE_BYTES_MAX, EPOCH_BODY_BYTES_MAX};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -24,8 +23,8 @@ use super::{Connection, Request, Response, get};
 
 /// Far beyond what anything here takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
-/// Small segments: a test writes little, and zeros are written ahead of it.
-const SEGMENT_BYTES: u64 = EPOCH_BODY_BYTES_MAX as u64 + 2 * COMMIT_INLINE_BYTES_MAX;
+/// The smallest segments there are: a test writes little.
+const SEGMENT_BYTES: &str = "13631488";
 
 /// How a node is run.
 #[derive(Clone, Default)]
@@ -99,7 +98,7 @@ impl Node {
         command
             .args(["serve", "--json", "--http", "127.0.0.1:0", "--operator", "127.0.0.1:0", "--data-dir"])
             .arg(self.data_dir())
-            .env("KVSPACE_STORAGE__SEGMENT_BYTES", SEGMENT_BYTES.to_string())
+            .env("KVSPACE_STORAGE__SEGMENT_BYTES", SEGMENT_BYTES)
             .envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         command
     }
