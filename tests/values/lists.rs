@@ -122,6 +122,21 @@ fn a_list_ends_where_the_grant_ends() {
 }
 
 #[test]
+fn a_grant_on_the_empty_path_is_none_on_the_whole_space() {
+    let node = Node::new();
+    let owner = Owner::wallet(7);
+    let session = owner.open(&node, "default");
+    for key in ["docs", "docs/a", "/docs", "//a"] {
+        session.put(&node, key, key).expect(200);
+    }
+    let empty = owner.session(&node, &session.space, &session.kv(""), &[GET, LIST]);
+    assert_eq!(empty.list(&node, ""), ["//a", "/docs"]);
+    assert_eq!(pages(&node, &empty, "", 1).concat(), ["//a", "/docs"]);
+    empty.get(&node, "/docs").expect(200);
+    empty.get(&node, "docs").expect(401);
+}
+
+#[test]
 fn a_cursor_is_good_after_a_restart() {
     let mut node = Node::new();
     let session = open(&node);
