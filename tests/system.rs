@@ -1,6 +1,7 @@
 //! The whole system: processes as a user runs them, and the house they are built in.
 
 mod cli;
+mod client;
 mod crash;
 mod harness;
 mod tidy;

@@ -111,7 +111,8 @@ impl Node {
             self.command().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("the node starts");
         let output = lines(process.stdout.take().expect("it is piped"));
         let line = output.recv_timeout(DEADLINE);
-        let Ok(ready) = serde_json::from_str(line.as_deref().unwrap_or_default()) else {
+        let ready = serde_json::from_str(line.as_deref().unwrap_or_default()).ok();
+        let Some(ready) = ready.filter(|ready: &Value| ready["did"].is_string()) else {
             drop(process.kill());
             drop(process.wait());
             panic!("the node did not start: {line:?}\n{}", self.log());

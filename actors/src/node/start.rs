@@ -53,7 +53,13 @@ impl Node {
     /// # Errors
     /// [`StartError`], a sentence that says what stands in the way.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let opened = tokio::task::spawn_blocking(move || open(options)).await;
+        let log_options = LogOptions { segment_bytes: options.segment_bytes, ..LogOptions::default() };
+        Self::start_on(options, log_options).await
+    }
+
+    /// The same with a log of these options.
+    pub(super) async fn start_on(options: Options, log_options: LogOptions) -> Result<Self, StartError> {
+        let opened = tokio::task::spawn_blocking(move || open(options, log_options)).await;
         let inner = opened.map_err(|error| StartError::Failed(error.to_string()))??;
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -106,7 +112,7 @@ impl Node {
     }
 }
 
-fn open(options: Options) -> Result<Inner, StartError> {
+fn open(options: Options, log_options: LogOptions) -> Result<Inner, StartError> {
     let data_dir = DataDir::open(&options.data_dir)?;
     let blobs = Blobs::open(&data_dir.blobs()).map_err(StartError::Blobs)?;
     let key = SigningKey::from_bytes(&options.key);
@@ -114,7 +120,6 @@ fn open(options: Options) -> Result<Inner, StartError> {
     let pool = Arc::new(Pool::default());
     let mut rebuild =
         Rebuild { key: key.clone(), host, pool: pool.clone(), spaces: BTreeMap::new(), blobs: Vec::new() };
-    let log_options = LogOptions { segment_bytes: options.segment_bytes, ..LogOptions::default() };
     let log = Log::open(&data_dir.log(), log_options, |record| rebuild.take(record))?;
     let registry = Registry::start(log.clone(), key, options.active_spaces_max)?;
     let spaces = rebuild.finish(options.active_spaces_max);

@@ -1,28 +1,45 @@
 //! What only the inside can bring about: an actor that fails.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use ed25519_dalek::SigningKey;
 use kvspace_protocol::{
     authority::Proof,
     capability::build::{Claims, ucan},
-    id::{Did, Millis, SpaceId},
+    id::{Did, EpochId, Millis, SpaceId},
     kv::Condition,
     space::Written,
 };
 
 use super::{Admit, Body, Node, NodeError, Options, WriteRequest};
-use crate::{clock, messages::Panic};
+use crate::{
+    clock,
+    disk::fake::FakeDisk,
+    log::{Log, LogOptions, Replayed},
+    messages::Panic,
+};
+
+const SEGMENT_BYTES: u32 = 4 << 20;
 
 struct World {
     node: Node,
     key: SigningKey,
     space: SpaceId,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl World {
     async fn new() -> Self {
+        Self::with_log(LogOptions { segment_bytes: SEGMENT_BYTES, ..LogOptions::default() }).await
+    }
+
+    async fn with_log(log_options: LogOptions) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let key = SigningKey::from_bytes(&[1; 32]);
         let owner = Did::from_ed25519(&key.verifying_key().to_bytes());
@@ -34,10 +51,10 @@ impl World {
             body_bytes_max: 1 << 20,
             permit_wait: Duration::from_secs(5),
             active_spaces_max: 10,
-            segment_bytes: 4 << 20,
+            segment_bytes: SEGMENT_BYTES,
         };
-        let node = Node::start(options).await.expect("starts");
-        let world = Self { node, key, space, _dir: dir };
+        let node = Node::start_on(options, log_options).await.expect("starts");
+        let world = Self { node, key, space, dir };
         let host = world.node.did().clone();
         let token = world.sign(Some(host), &format!("{}/space", world.space), "tinycloud.space/host", 0);
         world.node.delegate(token, clock::now()).await.expect("the space is made");
@@ -76,6 +93,45 @@ async fn after_a_panic_the_space_goes_on_in_a_new_incarnation_with_all_it_had() 
     assert_eq!(world.node.frontier(&world.space).expect("hosted"), [after.version.epoch], "one head: nothing was lost");
     let again = world.put("a", 1).await.expect("the first outcome again");
     assert_eq!(again.version, before.version);
+    world.node.stop().await;
+}
+
+/// The epochs in the log of a node, as it would find them on this disk.
+fn epochs_on(disk: &FakeDisk, log_dir: &Path) -> BTreeSet<EpochId> {
+    let options = LogOptions { segment_bytes: SEGMENT_BYTES, disk: Arc::new(disk.clone()), ..LogOptions::default() };
+    let mut epochs = BTreeSet::new();
+    let log = Log::open(log_dir, options, |record| {
+        if let Replayed::Epoch { record, .. } = record {
+            epochs.insert(EpochId::of(&record.header));
+        }
+        Ok::<_, Infallible>(())
+    });
+    log.expect("the log opens").close();
+    epochs
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_answered_survives_a_power_cut_in_that_moment() {
+    let disk = FakeDisk::default();
+    let log_options =
+        LogOptions { segment_bytes: SEGMENT_BYTES, disk: Arc::new(disk.clone()), ..LogOptions::default() };
+    let world = Arc::new(World::with_log(log_options).await);
+    let log_dir = world.dir.path().join("log");
+    let writers = (0..8_u64).map(|writer| {
+        let (world, disk, log_dir) = (world.clone(), disk.clone(), log_dir.clone());
+        tokio::spawn(async move {
+            for n in 0..8 {
+                let written = world.put(&format!("{writer}"), writer << 32 | n).await.expect("written");
+                // Of what is not synced nothing is left.
+                let left = disk.power_cut(|| false);
+                let epochs = epochs_on(&left, &log_dir);
+                assert!(epochs.contains(&written.version.epoch), "{n} of {writer} was answered too early");
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.expect("no writer failed");
+    }
     world.node.stop().await;
 }
 
