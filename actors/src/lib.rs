@@ -1,5 +1,16 @@
 //! The parts of a kvspace node that do IO: log, index, blobs, and one actor for each active space.
 #![warn(missing_docs)]
 
+pub mod blobs;
 pub mod clock;
+pub mod disk;
+mod hosted;
+pub mod index;
+pub mod log;
+mod messages;
 pub mod node;
+mod pool;
+mod registry;
+mod space;
+
+pub use node::StartError;

@@ -1,15 +1,27 @@
 //! The running node as the HTTP side sees it.
 
+mod reads;
+mod start;
+#[cfg(test)]
+mod tests;
+mod writes;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kvspace_protocol::{
     authority::{Denied, Grants, Proof},
-    id::{Address, BlobHash, Did, EpochId, Key, Millis, SpaceId},
+    id::{Address, BlobHash, Did, EpochId, Key, SpaceId},
     kv::{Condition, Integrity, Meta, Value, Version},
-    space::{Refusal, Written},
+    space::Refusal,
 };
 use tokio::sync::OwnedSemaphorePermit;
+
+use self::start::Inner;
+use crate::{
+    disk::OpenError,
+    log::{AppendError, LogError},
+};
 
 /// How a node runs.
 #[derive(Debug, Clone)]
@@ -44,7 +56,7 @@ pub enum Admit {
 /// A handle on the running node. Cheap to clone.
 #[derive(Clone)]
 pub struct Node {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
 }
 
 /// An invocation found to be allowed.
@@ -132,7 +144,14 @@ pub struct WriteRequest {
 #[derive(Debug)]
 pub enum Body {
     /// At most 256 KiB, with its share of the node's memory.
-    Inline(Bytes, OwnedSemaphorePermit),
+    Inline {
+        /// Their hash.
+        hash: BlobHash,
+        /// The bytes.
+        bytes: Bytes,
+        /// Their share of the node's memory.
+        permit: OwnedSemaphorePermit,
+    },
     /// A larger one, durable in a file.
     Staged(crate::blobs::Staged),
 }
@@ -180,6 +199,36 @@ pub enum NodeError {
     Stopping,
 }
 
+impl From<AppendError> for NodeError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::DiskFull => Self::DiskFull,
+            AppendError::Closed => Self::Stopping,
+            AppendError::TooLarge { .. } | AppendError::Failed(_) => Self::Storage(error.to_string()),
+        }
+    }
+}
+
+/// Why a node does not start, as a sentence for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] OpenError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The folder of large values cannot be used.
+    #[error("cannot use the folder of large values: {0}")]
+    Blobs(std::io::Error),
+    /// No thread for the actors.
+    #[error("cannot start the actors' threads: {0}")]
+    Thread(std::io::Error),
+    /// The node's work ended before it began.
+    #[error("starting failed: {0}")]
+    Failed(String),
+}
+
 /// What `status` shows.
 #[derive(Debug, Clone)]
 pub struct Status {
@@ -187,8 +236,6 @@ pub struct Status {
     pub spaces: Vec<SpaceStatus>,
     /// Delegations that wait for their space.
     pub parked: usize,
-    /// Bytes of log segments on disk.
-    pub log_bytes: u64,
 }
 
 /// One hosted space.
@@ -206,117 +253,4 @@ pub struct SpaceStatus {
     pub frontier: Vec<EpochId>,
     /// Whether its actor is running.
     pub active: bool,
-}
-
-impl Node {
-    /// Opens the data folder, replays the log and is ready.
-    ///
-    /// # Errors
-    /// A sentence that says what stands in the way.
-    pub async fn start(_options: Options) -> Result<Self, crate::StartError> {
-        todo!()
-    }
-
-    /// The node's did:key.
-    #[must_use]
-    pub fn did(&self) -> &Did {
-        todo!()
-    }
-
-    /// Whether this node hosts the space.
-    #[must_use]
-    pub fn hosts(&self, _space: &SpaceId) -> bool {
-        todo!()
-    }
-
-    /// Judges an invocation on one of its spaces; time, lifetime and signature are the caller's part.
-    ///
-    /// # Errors
-    /// [`NodeError::NotHosted`] or [`NodeError::Denied`].
-    pub fn authorize(&self, _space: &SpaceId, _token: &Proof, _now: Millis) -> Result<Authorized, NodeError> {
-        todo!()
-    }
-
-    /// The last acknowledged state of a key.
-    ///
-    /// # Errors
-    /// [`NodeError::NotHosted`], [`NodeError::Storage`].
-    pub fn lookup(&self, _space: &SpaceId, _key: &str) -> Result<Lookup, NodeError> {
-        todo!()
-    }
-
-    /// The bytes of a found value.
-    ///
-    /// # Errors
-    /// [`NodeError::Busy`] when memory stays short, [`NodeError::BlobPending`], [`NodeError::Storage`].
-    pub async fn read(&self, _space: &SpaceId, _found: &Found) -> Result<Content, NodeError> {
-        todo!()
-    }
-
-    /// Keys with a live value.
-    ///
-    /// # Errors
-    /// [`NodeError::NotHosted`], [`NodeError::Storage`].
-    pub fn list(&self, _space: &SpaceId, _query: &ListQuery) -> Result<Page, NodeError> {
-        todo!()
-    }
-
-    /// The ids of a space's heads.
-    ///
-    /// # Errors
-    /// [`NodeError::NotHosted`].
-    pub fn frontier(&self, _space: &SpaceId) -> Result<Vec<EpochId>, NodeError> {
-        todo!()
-    }
-
-    /// A share of the memory for bodies.
-    ///
-    /// # Errors
-    /// [`NodeError::Busy`] when none is free in time.
-    pub async fn body_permit(&self, _bytes: u64) -> Result<OwnedSemaphorePermit, NodeError> {
-        todo!()
-    }
-
-    /// A file to stage a large value in.
-    ///
-    /// # Errors
-    /// [`NodeError::DiskFull`], [`NodeError::Storage`].
-    pub async fn upload(&self) -> Result<crate::blobs::Upload, NodeError> {
-        todo!()
-    }
-
-    /// Writes and waits until it is durable.
-    ///
-    /// # Errors
-    /// [`NodeError`]; nothing was changed.
-    pub async fn write(&self, _write: WriteRequest) -> Result<Written, NodeError> {
-        todo!()
-    }
-
-    /// Takes a delegation in; its time and signature are the caller's part.
-    ///
-    /// # Errors
-    /// [`NodeError`].
-    pub async fn delegate(&self, _token: Proof, _now: Millis) -> Result<Delegated, NodeError> {
-        todo!()
-    }
-
-    /// Takes a revocation in; its time and signature are the caller's part. Gives back what it ended.
-    ///
-    /// # Errors
-    /// [`NodeError`].
-    pub async fn revoke(&self, _token: Proof, _now: Millis) -> Result<Address, NodeError> {
-        todo!()
-    }
-
-    /// What this node holds.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        todo!()
-    }
-
-    /// Ends every actor and the log, when all that was accepted is durable.
-    pub async fn stop(self) {
-        todo!()
-    }
 }

@@ -24,7 +24,7 @@ mod ucan;
 pub use ability::{Ability, AbilityError};
 pub use error::{InvalidSignature, TokenError};
 pub use facts::{Content, TERMINAL};
-pub use resource::{Resource, SpaceResource};
+pub use resource::{Resource, SpaceResource, lies_beneath};
 pub use token::{Role, Token, Verified};
 
 /// One thing a token grants or asks for: an ability on a resource, under caveats.

@@ -31,6 +31,8 @@ pub const ONCE_WINDOW_MS: i64 = 6 * 60_000;
 
 /// A value up to this size travels inside the log; a larger one is a file. 256 KiB.
 pub const INLINE_BYTES_MAX: u64 = 256 * 1024;
+/// Inline values of one commit: beside the body they must fit a log segment, and one write should not take long.
+pub const COMMIT_INLINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Epochs that wait for a missing ancestor or for the clock, per space.
 pub const WAITING_EPOCHS_MAX: usize = 1024;
 /// Bytes of the epochs that wait, per space.

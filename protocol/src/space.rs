@@ -22,7 +22,7 @@ pub use memory::MemoryView;
 pub use view::{EpochAt, View, ViewError};
 
 use self::{
-    apply::Log,
+    apply::{Index, Log},
     batch::{Batch, Own},
     judge::{Ancestry, Bench},
     view::Overlay,
@@ -90,12 +90,29 @@ impl Space {
     /// # Errors
     /// [`ReplayError`] when the log does not hold what it should, or the view cannot be read.
     pub fn replay(&mut self, view: &dyn View, checked: &CheckedEpoch) -> Result<Vec<Change>, ReplayError> {
+        self.take_durable(view, checked, Index::Learns)
+    }
+
+    /// As [`Space::replay`], where the index that `view` reads holds everything already and has nothing to learn.
+    ///
+    /// # Errors
+    /// [`ReplayError`] when the log does not hold what it should, or the view cannot be read.
+    pub fn restore(&mut self, view: &dyn View, checked: &CheckedEpoch) -> Result<(), ReplayError> {
+        self.take_durable(view, checked, Index::Knows).map(drop)
+    }
+
+    fn take_durable(
+        &mut self,
+        view: &dyn View,
+        checked: &CheckedEpoch,
+        index: Index,
+    ) -> Result<Vec<Change>, ReplayError> {
         let mut view = Overlay::new(view);
         let (id, header) = (checked.epoch().id, &checked.epoch().header);
         let ancestry = Ancestry::find(checked.epoch(), &view)?.map_err(|_| ReplayError::Ancestor(id))?;
         let judged = self.bench(&view).judge(checked, &ancestry)?;
         let judged = judged.map_err(|invalid| ReplayError::Invalid(id, invalid))?;
-        let applied = self.log.apply(&self.id, checked, &ancestry, judged, &mut view)?;
+        let applied = self.log.apply(&self.id, checked, &ancestry, judged, &mut view, index)?;
         if header.host == self.host && header.incarnation == self.own.incarnation {
             self.own.last = Some((id, header.n));
             self.own.seq = header.seq;
@@ -185,6 +202,12 @@ impl Space {
         self.waiting.next_time().into_iter().chain(own).min().map(|time| time.plus(-CLOCK_AHEAD_MAX_MS))
     }
 
+    /// The key of the host this is the space on.
+    #[must_use]
+    pub fn host(&self) -> HostKey {
+        self.host
+    }
+
     /// The accepting side of authority, what is not durable yet included.
     #[must_use]
     pub fn access(&self) -> &Access {
@@ -243,7 +266,7 @@ impl Space {
                     self.outputs.push_back(Output::Refused(checked.epoch.id, invalid));
                 }
                 Ok(judged) => {
-                    let applied = self.log.apply(&self.id, &checked, &ancestry, judged, view)?;
+                    let applied = self.log.apply(&self.id, &checked, &ancestry, judged, view, Index::Learns)?;
                     self.waiting.held(&checked.epoch.id);
                     revoked |= applied.access.iter().any(|change| matches!(change, AccessChange::Revoked(_)));
                     self.held_back.extend(applied.access.into_iter().map(Output::Access));

@@ -6,10 +6,10 @@ use ed25519_dalek::SigningKey;
 use k256::ecdsa::SigningKey as WalletKey;
 use kvspace_protocol::{
     capability::{
-        Ability, Role, Token, TokenError,
+        Ability, Content, Role, TERMINAL, Token, TokenError,
         build::{self, Claims, Siwe},
     },
-    id::{Address, Did, Identity, Millis},
+    id::{Address, BlobHash, Did, EpochId, Identity, Millis},
 };
 use serde_json::Value;
 
@@ -253,4 +253,52 @@ fn claims_that_make_no_token_are_refused() {
     assert!(matches!(build::ucan(&claims, &key), Err(TokenError::Ability(_))));
     claims.capabilities = BTreeMap::from([(format!("urn:x:{}", "y".repeat(70_000)), abilities(&["a/b"]))]);
     assert_eq!(build::ucan(&claims, &key), Err(TokenError::TooLong));
+}
+
+#[test]
+fn the_bounds_of_a_ucan_belong_to_it_and_the_beginning_of_a_cacao_does_not() {
+    let (from, until) = (Millis(1000), Millis(2000));
+    let mut claims = Claims::until(until);
+    claims.not_before = Some(from);
+    let ucan = build::ucan(&claims, &SigningKey::from_bytes(&[1; 32])).expect("a token");
+    let mut message = siwe(&vectors(), "https://app.example", "nonce0001");
+    (message.not_before, message.expiration) = (Some(from), Some(until));
+    let cacao = message.sign([0; 65]).expect("a token");
+    for (now, in_ucan, in_cacao) in [(999, false, false), (1000, true, false), (1001, true, true), (2000, true, true)] {
+        assert_eq!((ucan.in_force(Millis(now)), cacao.in_force(Millis(now))), (in_ucan, in_cacao), "{now}");
+    }
+    assert!(!ucan.in_force(Millis(2001)) && !cacao.in_force(Millis(2001)));
+    message.expiration = None;
+    assert!(message.sign([0; 65]).expect("a token").in_force(Millis(i64::MAX)));
+}
+
+#[test]
+fn what_is_built_reads_back() {
+    let vectors = vectors();
+    let space = text(&vectors, "space_id");
+    let epoch = EpochId::of(b"epoch");
+    let mark = format!("{space}/after/{epoch}");
+    let put = format!("{space}/kv/a");
+    let meta = BTreeMap::from([("content-type".to_owned(), "text/plain".to_owned())]);
+    let content = BTreeMap::from([(put.clone(), Content { cid: BlobHash::of(b"value"), size: 5, meta })]);
+    let mut claims = Claims::until(Millis(1_700_000_000_001));
+    claims.not_before = Some(Millis(-1));
+    claims.capabilities = BTreeMap::from([(put, abilities(&[Ability::PUT]))]);
+    claims.content = Some(content.clone());
+    claims.after = vec![mark.clone()];
+    claims.facts = vec![serde_json::json!({ TERMINAL: "terminal" })];
+    let token = build::ucan(&claims, &SigningKey::from_bytes(&[1; 32])).expect("a token");
+    let space_id = space.parse().expect("a space");
+    assert_eq!((token.not_before(), token.expiry()), (Some(Millis(-1)), Some(Millis(1_700_000_000_001))));
+    assert_eq!(token.content(), Some(&content));
+    assert_eq!(token.after(&space_id), Some([epoch].as_slice()));
+    assert_eq!((token.is_terminal(), token.facts().len(), token.role()), (true, 3, Role::Invocation));
+    token.clone().verify().expect("the signature holds");
+
+    let mut message = siwe(&vectors, "did:key:z6Mk#z6Mk", "nonce0001");
+    message.resources = vec![mark];
+    message.proofs = vec![token.address()];
+    let other = Token::from_header(&signed(&vectors, &message)).expect("a token");
+    assert_eq!((other.after(&space_id), other.proofs()), (Some([epoch].as_slice()), [token.address()].as_slice()));
+    other.verify().expect("the signature holds");
 }

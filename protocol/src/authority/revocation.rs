@@ -38,7 +38,7 @@ pub fn judge(token: &Token, space: &SpaceId, proofs: &impl Proofs) -> Result<Sta
     let target_proofs = chain(target, Purpose::Delegate, proofs)?;
     let (principal, own_proofs) = principal(token, &address.to_string(), space, proofs)?;
     let is_delegator = principal == *target.issuer();
-    let is_owner = principal == space.owner();
+    let is_owner = principal == *space.owner();
     if !is_delegator && !is_owner && target.audience_did() != Some(&principal) {
         return Err(Denied::Revoker);
     }

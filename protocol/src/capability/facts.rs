@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Resource, TokenError};
+use super::TokenError;
 use crate::id::{BlobHash, EpochId, SpaceId};
 
 /// The fact that forbids to delegate further: its value is `"terminal"`.
@@ -58,8 +58,8 @@ impl Facts {
 
     /// The facts of a CACAO, which are the `after` resources of its SIWE message.
     pub(super) fn of_resources(resources: &[String]) -> Result<Self, TokenError> {
-        let marks = resources.iter().filter(|text| Resource::parse(text).service() == Some(AFTER_SERVICE));
-        Ok(Self { after: collect(marks.map(String::as_str))?, ..Self::default() })
+        let marks = resources.iter().map(String::as_str).filter(|text| means_a_mark(text));
+        Ok(Self { after: collect(marks)?, ..Self::default() })
     }
 }
 
@@ -75,7 +75,10 @@ fn one<'a>(values: &'a [Value], name: &'static str) -> Result<Option<&'a Value>,
 }
 
 fn read_content(value: &Value) -> Result<BTreeMap<String, Content>, TokenError> {
-    BTreeMap::deserialize(value).map_err(|_| TokenError::Fact(CONTENT))
+    let values: BTreeMap<String, Map<String, Value>> =
+        BTreeMap::deserialize(value).map_err(|_| TokenError::Fact(CONTENT))?;
+    let read = |(resource, members)| Some((resource, Content::deserialize(Value::Object(members)).ok()?));
+    values.into_iter().map(read).collect::<Option<_>>().ok_or(TokenError::Fact(CONTENT))
 }
 
 fn read_after(value: &Value) -> Result<After, TokenError> {
@@ -94,6 +97,12 @@ fn collect<'a>(texts: impl Iterator<Item = &'a str>) -> Result<After, TokenError
         epochs.dedup();
     }
     Ok(after)
+}
+
+/// Whether a resource is meant to name an epoch, well or badly.
+fn means_a_mark(resource: &str) -> bool {
+    let service = |rest: &str| rest.split(['/', '?', '#']).next() == Some(AFTER_SERVICE);
+    resource.starts_with("tinycloud:") && resource.split_once('/').is_some_and(|(_, rest)| service(rest))
 }
 
 /// Reads `<space>/after/<epoch cid>`.
@@ -124,6 +133,7 @@ mod tests {
             json!({"r": {"cid": cid, "size": "5", "meta": {}}}),
             json!({"r": {"cid": cid, "size": -5, "meta": {}}}),
             json!({"r": {"cid": cid, "size": 5.0, "meta": {}}}),
+            json!({"r": [cid, 5, {}]}),
             json!({"r": {"cid": "bafk", "size": 5, "meta": {}}}),
             json!({"r": {"cid": EpochId::of(b"x").to_string(), "size": 5, "meta": {}}}),
             json!({"r": {"cid": cid, "size": 5, "meta": {"a": 1}}}),
@@ -161,8 +171,15 @@ mod tests {
             let facts = Facts::read(Some(json!([{ AFTER: bad.clone() }])));
             assert_eq!(facts, Err(TokenError::Fact(AFTER)), "{bad}");
         }
-        let resources = [format!("{SPACE}/after/{blob}")];
-        assert_eq!(Facts::of_resources(&resources), Err(TokenError::Fact(AFTER)));
+        for bad in [
+            format!("{SPACE}/after/{blob}"),
+            format!("{SPACE}/after"),
+            format!("{SPACE}/after?{epoch}"),
+            format!("tinycloud:/after/{epoch}"),
+            format!("{SPACE}/after/%2f"),
+        ] {
+            assert_eq!(Facts::of_resources(&[bad]), Err(TokenError::Fact(AFTER)));
+        }
         assert_eq!(Facts::of_resources(&["https://app.example".to_owned()]), Ok(Facts::default()));
     }
 

@@ -9,10 +9,13 @@ use serde::{
 
 use super::TokenError;
 
-/// Reads a `T` from JSON that names no member twice at any depth and nests at most 128 deep.
+/// Reads a `T` from a JSON object that names no member twice at any depth and nests at most 128 deep.
 ///
 /// Of two members with one name, parsers take the first or the last as they like, so two hosts could read two tokens.
 pub(super) fn read<'de, T: Deserialize<'de>>(part: &'static str, bytes: &'de [u8]) -> Result<T, TokenError> {
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(TokenError::Json { part, problem: "not an object".to_owned() });
+    }
     let problem = |error: serde_json::Error| TokenError::Json { part, problem: error.to_string() };
     serde_json::from_slice::<Unambiguous>(bytes).map_err(problem)?;
     serde_json::from_slice(bytes).map_err(problem)
@@ -97,8 +100,13 @@ mod tests {
 
     #[test]
     fn nesting_is_bounded() {
-        assert!(accepts(&format!("{}{}", "[".repeat(100), "]".repeat(100))));
-        assert!(!accepts(&format!("{}{}", "[".repeat(200), "]".repeat(200))));
+        assert!(accepts(&format!("{{\"a\":{}{}}}", "[".repeat(100), "]".repeat(100))));
+        assert!(!accepts(&format!("{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200))));
+    }
+
+    #[test]
+    fn members_are_named_and_never_go_by_their_place() {
+        assert!(read::<(u8,)>("test", b"[1]").is_err());
     }
 
     #[test]

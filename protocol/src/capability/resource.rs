@@ -85,7 +85,7 @@ impl Resource {
     #[must_use]
     pub fn root(&self) -> Option<Did> {
         match self {
-            Self::Space(resource) => Some(resource.space.owner()),
+            Self::Space(resource) => Some(resource.space.owner().clone()),
             Self::Other(text) => {
                 let (did, name) = text.strip_prefix(ENCRYPTION)?.rsplit_once(':')?;
                 if name.is_empty() || did.contains('#') || !uri::is_normal_path(name) || name.contains('/') {
@@ -153,7 +153,8 @@ impl SpaceResource {
 }
 
 /// Whether `path` is `base` or goes on at a segment's start.
-fn lies_beneath(base: &str, path: &str) -> bool {
+#[must_use]
+pub fn lies_beneath(base: &str, path: &str) -> bool {
     path.strip_prefix(base).is_some_and(|rest| base.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
 }
 

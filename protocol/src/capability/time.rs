@@ -33,7 +33,7 @@ pub(super) fn from_seconds(number: &str) -> Option<Millis> {
         (i128::MAX, true)
     } else {
         let kept = usize::try_from(point.clamp(0, length)).ok()?;
-        let zeros = u32::try_from((point - length).max(0)).ok()?;
+        let zeros = u32::try_from(point.saturating_sub(length).max(0)).ok()?;
         let size = all[..kept].parse::<i128>().unwrap_or(0).saturating_mul(10i128.pow(zeros));
         (size, all[kept..].bytes().all(|byte| byte == b'0'))
     };
@@ -96,6 +96,9 @@ mod tests {
             ("5e-4", 0),
             ("-5e-400", -1),
             ("0e999", 0),
+            ("0.00001e-9223372036854775808", 0),
+            ("-0.00001e-9223372036854775808", -1),
+            ("0.00001e9223372036854775807", i64::MAX),
             ("0.00000000000000000000000001e26", 1000),
             ("1e300", i64::MAX),
             ("-1e300", i64::MIN),
@@ -136,5 +139,20 @@ mod tests {
         }
         assert_eq!(to_rfc3339(Millis(1_704_067_200_000)), "2024-01-01T00:00:00.000Z");
         assert_eq!(to_rfc3339(Millis(i64::MAX)), "9999-12-31T23:59:59.999Z");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_number_of_seconds_is_a_time(
+            text in "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,30})?([eE][+-]?[0-9]{1,18})?",
+        ) {
+            proptest::prop_assert!(from_seconds(&text).is_some());
+        }
+
+        #[test]
+        fn a_time_reads_back_from_both_spellings(millis in RFC3339_MIN..=RFC3339_MAX) {
+            proptest::prop_assert_eq!(from_seconds(&to_seconds(Millis(millis))), Some(Millis(millis)));
+            proptest::prop_assert_eq!(from_rfc3339(&to_rfc3339(Millis(millis))), Some(Millis(millis)));
+        }
     }
 }

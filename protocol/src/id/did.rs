@@ -80,8 +80,8 @@ impl FromStr for Did {
         let text = text.split_once('#').map_or(text, |(did, _)| did);
         let suffix = text.strip_prefix("did:").ok_or(DidError::Syntax)?;
         let (method, id) = suffix.split_once(':').ok_or(DidError::Syntax)?;
-        let plain = |c: char| c.is_ascii_graphic() && !"/?\"<>\\^`{|}".contains(c);
-        if method.is_empty() || id.is_empty() || !text.chars().all(plain) {
+        let plain = |b: u8| b.is_ascii_graphic() && !b"/?\"<>\\^`{|}".contains(&b);
+        if method.is_empty() || id.is_empty() || !text.bytes().all(plain) {
             return Err(DidError::Syntax);
         }
         let Some(rest) = suffix.strip_prefix("pkh:eip155:") else {

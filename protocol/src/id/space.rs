@@ -11,7 +11,11 @@ const SCHEME: &str = "tinycloud:";
 
 /// The id of a space, in its canonical spelling. It names its owner.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SpaceId(Arc<str>);
+pub struct SpaceId {
+    text: Arc<str>,
+    /// A part of the text; kept because every check of authority asks for it.
+    owner: Did,
+}
 
 /// Why a text is no space id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,24 +43,19 @@ impl SpaceId {
     /// The whole text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The owner: the root of authority.
     #[must_use]
-    pub fn owner(&self) -> Did {
-        let (did, _) = self.split();
-        format!("did:{did}").parse().expect("checked when the id was parsed")
+    pub fn owner(&self) -> &Did {
+        &self.owner
     }
 
     /// The last part, `default` or `public` for instance.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.split().1
-    }
-
-    fn split(&self) -> (&str, &str) {
-        self.0[SCHEME.len()..].rsplit_once(':').expect("checked when the id was parsed")
+        self.text.rsplit_once(':').map_or("", |(_, name)| name)
     }
 }
 
@@ -73,25 +72,25 @@ impl FromStr for SpaceId {
             return Err(SpaceIdError::Syntax);
         }
         let owner: Did = format!("did:{did}").parse().map_err(|_| SpaceIdError::Syntax)?;
-        Ok(Self(format!("{SCHEME}{}:{name}", owner.suffix()).into()))
+        Ok(Self { text: format!("{SCHEME}{}:{name}", owner.suffix()).into(), owner })
     }
 }
 
 impl fmt::Display for SpaceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl fmt::Debug for SpaceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl Serialize for SpaceId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(&self.text)
     }
 }
 
@@ -100,7 +99,7 @@ impl<'de> Deserialize<'de> for SpaceId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let space: Self = text.parse().map_err(D::Error::custom)?;
-        if *space.0 != *text {
+        if *space.text != *text {
             return Err(D::Error::custom("not the canonical spelling of the space id"));
         }
         Ok(space)
@@ -117,7 +116,7 @@ mod tests {
             "tinycloud:pkh:eip155:1:0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266:default".parse().expect("a space id");
         assert_eq!(space.owner().as_str(), "did:pkh:eip155:1:0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
         assert_eq!(space.name(), "default");
-        assert_eq!(SpaceId::new(&space.owner(), "default"), Ok(space));
+        assert_eq!(SpaceId::new(space.owner(), "default"), Ok(space));
     }
 
     #[test]

@@ -51,6 +51,7 @@ impl Log {
         ancestry: &Ancestry,
         judged: Judged,
         view: &mut Overlay<'_>,
+        index: Index,
     ) -> Result<Applied, ViewError> {
         let (epoch, header) = (&checked.epoch, &checked.epoch.header);
         let (prev, parents) = ancestry.places();
@@ -69,7 +70,7 @@ impl Log {
         // A delegation stands in the log by its bytes alone: whether it holds is asked of whatever rests on it.
         for token in checked.tokens.iter().flatten() {
             if token.role() == Role::Delegation {
-                self.tokens.learn(token, place, &judged.past);
+                self.tokens.learn(token, place, &self.dag, &judged.past);
                 if !self.access.holds(&token.address()) {
                     applied.access(&mut self.access, AccessChange::Delegation(token.clone()));
                 }
@@ -83,7 +84,8 @@ impl Log {
                 Verdict::Dead => applied.dead += 1,
                 Verdict::Delegation => {}
                 Verdict::Revocation(token, standing) => {
-                    let carrier = Carrier { place, event: index, past: judged.past.clone(), host: host.clone() };
+                    let carrier =
+                        Carrier { place, event: index, past: self.dag.vector(&judged.past), host: host.clone() };
                     carries |= self.revoke(space, token, standing, carrier, view)?;
                     let target = standing.target.identity();
                     if !self.access.is_revoked(&target) {
@@ -102,6 +104,9 @@ impl Log {
             }
         }
         let revoked = carries && self.cuts.settle();
+        if index == Index::Knows {
+            return Ok(applied);
+        }
         let keys = if revoked { view.keys()? } else { written.keys().cloned().collect() };
         for key in keys {
             let fresh = if revoked { &[][..] } else { written.get(&key).map_or(&[][..], Vec::as_slice) };
@@ -183,6 +188,15 @@ impl Log {
         self.cuts.add(token.identity(), revocation);
         Ok(true)
     }
+}
+
+/// What the index behind the view knows of an epoch that is taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Index {
+    /// Nothing: the changes are for it.
+    Learns,
+    /// Everything.
+    Knows,
 }
 
 /// The effects of one epoch.

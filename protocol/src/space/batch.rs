@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{
     Fault, Space,
+    apply::Index,
     effect::{CallId, Commit, NewValue, Output, Refusal, Reply, Write, Written},
     judge::{Ancestry, CheckedEpoch, Verdict, content_holds, operations},
     view::{Overlay, View, ViewError},
@@ -16,8 +17,8 @@ use crate::{
     id::{Address, BlobHash, BodyId, EpochId, Identity, Incarnation, Key, Millis},
     kv::{Condition, Value, Version, is_early, seq_time},
     limits::{
-        CLOCK_AHEAD_MAX_MS, EPOCH_BODY_BYTES_MAX, EPOCH_EVENTS_MAX, EPOCH_PARENTS_MAX, EXPIRY_GRACE_MS, KEY_BYTES_MAX,
-        META_BYTES_MAX,
+        CLOCK_AHEAD_MAX_MS, COMMIT_INLINE_BYTES_MAX, EPOCH_BODY_BYTES_MAX, EPOCH_EVENTS_MAX, EPOCH_PARENTS_MAX,
+        EXPIRY_GRACE_MS, KEY_BYTES_MAX, META_BYTES_MAX,
     },
 };
 
@@ -111,12 +112,13 @@ impl Batch {
         self.outcomes.clear();
     }
 
-    /// The items that fit into one epoch.
+    /// The items that fit into one epoch and its commit.
     fn take(&mut self) -> Vec<Item> {
-        let mut bytes = 0;
+        let (mut bytes, mut inline_bytes) = (0, 0);
         let fits = |item: &&Item| {
             bytes += item.bytes_max();
-            bytes <= EPOCH_BODY_BYTES_MAX
+            inline_bytes += item.value.as_ref().filter(|value| value.inline.is_some()).map_or(0, |value| value.size);
+            bytes <= EPOCH_BODY_BYTES_MAX && inline_bytes <= COMMIT_INLINE_BYTES_MAX
         };
         let count = self.items.iter().take(EPOCH_EVENTS_MAX).take_while(fits).count();
         self.items.drain(..count).collect()
@@ -300,7 +302,7 @@ impl Space {
     }
 
     fn is_owner(&self) -> bool {
-        self.did == self.id.owner()
+        self.did == *self.id.owner()
     }
 
     /// What an epoch of ours stands on, among the delegations that `stands` allows. It may be revoked by what is in that
@@ -454,7 +456,7 @@ impl Space {
             return Err(Fault::Batch);
         }
         // Queued delegations and revocations are in `access` already, so that later calls were judged by them.
-        let applied = self.log.apply(&self.id, &checked, &ancestry, judged, view)?;
+        let applied = self.log.apply(&self.id, &checked, &ancestry, judged, view, Index::Learns)?;
         let (id, seq) = (checked.epoch.id, checked.epoch.header.seq);
         self.own.last = Some((id, checked.epoch.header.n));
         self.own.seq = seq;

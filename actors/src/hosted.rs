@@ -1,0 +1,98 @@
+//! One hosted space as everybody sees it: its index, its published authority, and the way to its actor.
+
+use std::sync::{
+    Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
+    atomic::{AtomicU64, Ordering},
+};
+
+use actix::Addr;
+use kvspace_protocol::{
+    authority::{Access, AccessChange},
+    id::{EpochId, SpaceId},
+    space::{Space, View},
+};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+
+use crate::{index::Index, pool::Pool, space::SpaceActor};
+
+/// Calls that one space takes before others wait.
+const CALLS_MAX: usize = 1024;
+
+/// A space on this node. What is read here is durable.
+pub(crate) struct Hosted {
+    pub(crate) id: SpaceId,
+    pub(crate) index: Arc<dyn Index>,
+    access: RwLock<Access>,
+    frontier: RwLock<Vec<EpochId>>,
+    pool: Arc<Pool>,
+    /// Places for calls under way.
+    pub(crate) places: Arc<Semaphore>,
+    /// The running actor. Whoever starts one holds the lock, so there is one writer.
+    pub(crate) actor: AsyncMutex<Option<Addr<SpaceActor>>>,
+    /// Held by a commit until the index shows it.
+    pub(crate) committing: AsyncMutex<()>,
+    /// A core that stands ready, from the start of the node.
+    pub(crate) ready: Mutex<Option<Space>>,
+    used: AtomicU64,
+}
+
+impl Hosted {
+    pub(crate) fn new(id: SpaceId, index: Arc<dyn Index>, pool: Arc<Pool>) -> Self {
+        Self {
+            access: RwLock::new(Access::new(id.clone())),
+            id,
+            index,
+            frontier: RwLock::default(),
+            pool,
+            places: Arc::new(Semaphore::new(CALLS_MAX)),
+            actor: AsyncMutex::new(None),
+            committing: AsyncMutex::new(()),
+            ready: Mutex::new(None),
+            used: AtomicU64::new(0),
+        }
+    }
+
+    /// The durable state for the core.
+    pub(crate) fn view(&self) -> &dyn View {
+        &*self.index
+    }
+
+    /// The authority that requests are judged by.
+    pub(crate) fn access(&self) -> RwLockReadGuard<'_, Access> {
+        self.access.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a durable step of authority known.
+    pub(crate) fn publish(&self, change: AccessChange) {
+        if let AccessChange::Delegation(proof) = &change {
+            self.pool.insert(proof.clone());
+        }
+        self.access.write().unwrap_or_else(PoisonError::into_inner).apply(change);
+    }
+
+    /// Takes over all of a core's authority and heads: at the start, when everything it holds is durable.
+    pub(crate) fn publish_all(&self, core: &Space) {
+        core.access().delegations().for_each(|(_, proof)| self.pool.insert(proof.clone()));
+        *self.access.write().unwrap_or_else(PoisonError::into_inner) = core.access().clone();
+        self.set_frontier(core.dag().frontier().collect());
+    }
+
+    /// The ids of the heads.
+    pub(crate) fn frontier(&self) -> Vec<EpochId> {
+        self.frontier.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_frontier(&self, frontier: Vec<EpochId>) {
+        *self.frontier.write().unwrap_or_else(PoisonError::into_inner) = frontier;
+    }
+
+    /// Notes that the space is in use.
+    pub(crate) fn touch(&self, tick: u64) {
+        self.used.store(tick, Ordering::Relaxed);
+    }
+
+    /// When it was last in use.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,314 @@
+//! The log: what this node holds, in the order it came, in segment files. It is the database; the index is a cache of
+//! it.
+//!
+//! A **commit** is the unit: its blobs, then its epochs, contiguous in one segment. Its last record says so, and a
+//! commit without it never happened. One thread writes for all spaces: it takes what is queued, writes it with one
+//! write, makes it durable with one `fdatasync`, and only then answers. Replay meets whole commits only, in the order
+//! in which they were written.
+//!
+//! What holds, and is tested:
+//! * an answered commit is there after a power cut;
+//! * a commit that was answered with [`AppendError::DiskFull`] or [`AppendError::TooLarge`] is not in the log; one
+//!   answered with [`AppendError::Failed`] may be, after a restart;
+//! * a failed write or sync ends its segment at what was durable before; nothing is written there again;
+//! * bytes that were durable once and are wrong now are reported, never skipped and never taken for the log's end.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use bytes::Bytes;
+use kvspace_protocol::id::BlobHash;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::disk::{Disk, OsDisk};
+
+mod error;
+mod prepare;
+mod record;
+mod replay;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use error::{AppendError, LogError, ReadError, Refused, RefusedWhy};
+pub use record::{EpochRecord, Position};
+
+use record::Kind;
+use segment::Segments;
+
+/// How a log is opened. The default is what a node uses.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// The size of a new segment file.
+    pub segment_bytes: u32,
+    /// What must stay free on the disk after a new segment was made: room for the index and for the operator.
+    pub reserve_bytes: u64,
+    /// Most bytes written with one write and one sync, unless a single commit is larger.
+    pub round_bytes: usize,
+    /// Most commits that wait for the writer.
+    pub queue_commits: usize,
+    /// Most bytes that wait for the writer, in KiB. A larger commit waits until it is alone.
+    pub queue_kib: u32,
+    /// The last position whose record the caller has already; replay delivers what comes after it.
+    pub after: Option<Position>,
+    /// The file operations.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 * 1024 * 1024,
+            reserve_bytes: 64 * 1024 * 1024,
+            round_bytes: 8 * 1024 * 1024,
+            queue_commits: 16 * 1024,
+            queue_kib: 64 * 1024,
+            after: None,
+            disk: Arc::new(OsDisk),
+        }
+    }
+}
+
+/// What replay delivers: the records of whole commits in the order of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replayed {
+    /// A value.
+    Blob {
+        /// Its hash, as it was appended.
+        hash: BlobHash,
+        /// Where it lies.
+        at: Position,
+        /// The value.
+        bytes: Bytes,
+    },
+    /// An epoch.
+    Epoch {
+        /// The epoch.
+        record: EpochRecord,
+        /// Where it lies.
+        at: Position,
+    },
+}
+
+impl Replayed {
+    /// Where the record lies.
+    #[must_use]
+    pub fn at(&self) -> Position {
+        match self {
+            Self::Blob { at, .. } | Self::Epoch { at, .. } => *at,
+        }
+    }
+}
+
+/// A commit on its way to the log: its records are there together or not at all. Either list may be empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// Values, written first.
+    pub blobs: Vec<(BlobHash, Bytes)>,
+    /// Epochs, in an order in which ancestors come first.
+    pub epochs: Vec<EpochRecord>,
+}
+
+impl Commit {
+    /// What the commit takes in a segment; `None` beyond 32 bits.
+    fn record_bytes(&self) -> Option<u32> {
+        let blobs = self.blobs.iter().map(|(_, bytes)| record::blob_payload_bytes(bytes));
+        let epochs = self.epochs.iter().map(record::epoch_payload_bytes);
+        blobs.chain(epochs).try_fold(0_u32, |sum, payload| sum.checked_add(record::record_bytes(payload)?))
+    }
+}
+
+/// A commit and who is to be told. `done` runs on the writer's thread, which serves every space: it must be quick.
+///
+/// Commits that build on each other must not be in flight together: the first may fail and the second succeed.
+pub struct Append {
+    /// Values, written first.
+    pub blobs: Vec<(BlobHash, Bytes)>,
+    /// Epochs, in an order in which ancestors come first.
+    pub epochs: Vec<EpochRecord>,
+    /// Called once, after the sync or when it is clear that there will be none.
+    pub done: Done,
+}
+
+/// What is called when a commit is durable, or has failed.
+pub type Done = Box<dyn FnOnce(Result<Appended, AppendError>) + Send>;
+
+/// Where the records of a commit lie, in the order of the commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// The values.
+    pub blobs: Vec<Position>,
+    /// The epochs.
+    pub epochs: Vec<Position>,
+}
+
+/// The node's log, open for reading and writing. Clones are the same log.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    segments: Arc<Segments>,
+    queue: Mutex<Option<mpsc::Sender<Queued>>>,
+    room: Arc<Semaphore>,
+    queue_kib: u32,
+    writer: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+/// An append in the queue, with the room it takes there.
+struct Queued {
+    commit: Commit,
+    done: Done,
+    room: OwnedSemaphorePermit,
+}
+
+impl Log {
+    /// Opens the log in the folder `dir`, creating it if it is missing; calls `each` for every record, in order; is
+    /// then ready to write.
+    ///
+    /// A torn end is cut off first, and what was found is made durable again: it may have been written but never
+    /// synced by a process that is gone; what `each` was given is durable when this returns. Blocks for as long as it
+    /// takes to read the log.
+    ///
+    /// # Errors
+    /// [`LogError`], a sentence for the operator. An error of `each` ends the replay as [`LogError::Stopped`].
+    pub fn open<E>(
+        dir: &Path,
+        options: LogOptions,
+        mut each: impl FnMut(Replayed) -> Result<(), E>,
+    ) -> Result<Self, LogError>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let disk = Arc::clone(&options.disk);
+        disk.create_dir(dir).map_err(LogError::io(dir))?;
+        let mut each = |record| each(record).map_err(|e| LogError::Stopped(e.into()));
+        let segments = Arc::new(Segments::new(dir.to_owned(), Arc::clone(&disk)));
+        if let Some(after) = options.after {
+            match segments.read(after) {
+                Ok(_) | Err(ReadError::Moved(_)) => {}
+                Err(ReadError::Damaged(_)) => return Err(LogError::NotInLog(after)),
+                Err(ReadError::Io(e)) => return Err(LogError::io(dir)(e)),
+            }
+        }
+        let last = replay::replay(disk.as_ref(), dir, options.after, &mut each)?;
+        if let Some(last) = &last {
+            replay::settle(last)?;
+        }
+        let (queue, queued) = mpsc::channel(options.queue_commits);
+        let room = Arc::new(Semaphore::new(options.queue_kib as usize));
+        let queue_kib = options.queue_kib;
+        let writer = writer::Writer::new(dir, options, Arc::clone(&segments), last).map_err(LogError::io(dir))?;
+        let thread = thread::Builder::new().name("log".into()).spawn(move || writer.run(queued));
+        let thread = thread.map_err(LogError::io(dir))?;
+        let (queue, writer) = (Mutex::new(Some(queue)), Mutex::new(Some(thread)));
+        Ok(Self { shared: Arc::new(Shared { segments, queue, room, queue_kib, writer }) })
+    }
+
+    /// Reads a whole log without writing to it: everything [`Log::open`] would check and deliver. Not for a log that
+    /// is being written.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn verify<E>(
+        dir: &Path,
+        disk: &dyn Disk,
+        mut each: impl FnMut(Replayed) -> Result<(), E>,
+    ) -> Result<(), LogError>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        replay::replay(disk, dir, None, &mut |record| each(record).map_err(|e| LogError::Stopped(e.into()))).map(drop)
+    }
+
+    /// Queues a commit without waiting.
+    ///
+    /// # Errors
+    /// [`Refused`] gives it back when the queue is full or the log is closed; `done` is then not called.
+    pub fn append(&self, append: Append) -> Result<(), Refused> {
+        let Append { blobs, epochs, done } = append;
+        let commit = Commit { blobs, epochs };
+        let refused = |commit: Commit, done, why| {
+            let Commit { blobs, epochs } = commit;
+            Refused { append: Append { blobs, epochs, done }, why }
+        };
+        let Some(queue) = self.queue() else {
+            return Err(refused(commit, done, RefusedWhy::Closed));
+        };
+        let Ok(room) = Arc::clone(&self.shared.room).try_acquire_many_owned(self.cost_kib(&commit)) else {
+            return Err(refused(commit, done, RefusedWhy::QueueFull));
+        };
+        match queue.try_send(Queued { commit, done, room }) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(back)) => Err(refused(back.commit, back.done, RefusedWhy::QueueFull)),
+            Err(mpsc::error::TrySendError::Closed(back)) => Err(refused(back.commit, back.done, RefusedWhy::Closed)),
+        }
+    }
+
+    /// Waits for room in the queue, then until the commit is durable.
+    ///
+    /// Dropping the future after the commit was queued does not take it back.
+    ///
+    /// # Errors
+    /// [`AppendError`] says what is known about the commit.
+    pub async fn commit(&self, commit: Commit) -> Result<Appended, AppendError> {
+        let cost_kib = self.cost_kib(&commit);
+        let room = Arc::clone(&self.shared.room).acquire_many_owned(cost_kib).await;
+        let room = room.expect("the semaphore is never closed");
+        let queue = self.queue().ok_or(AppendError::Closed)?;
+        let (tell, told) = oneshot::channel();
+        let done: Done = Box::new(move |result| drop(tell.send(result)));
+        if queue.send(Queued { commit, done, room }).await.is_err() {
+            return Err(AppendError::Closed);
+        }
+        drop(queue);
+        told.await.unwrap_or_else(|_| Err(AppendError::Failed("the log's writer has stopped".into())))
+    }
+
+    /// Reads a value. The checksum of its record is verified, so it is what was appended.
+    ///
+    /// # Errors
+    /// [`ReadError::Moved`] when the segment was compacted after the position was looked up.
+    pub fn read_blob(&self, at: Position) -> Result<Bytes, ReadError> {
+        let (Kind::Blob, payload) = self.shared.segments.read(at)? else {
+            return Err(ReadError::Damaged(at));
+        };
+        record::decode_blob(&payload).map(|(_, bytes)| bytes).ok_or(ReadError::Damaged(at))
+    }
+
+    /// Reads an epoch. The checksum of its record is verified.
+    ///
+    /// # Errors
+    /// As [`Log::read_blob`].
+    pub fn read_epoch(&self, at: Position) -> Result<EpochRecord, ReadError> {
+        let (Kind::Epoch, payload) = self.shared.segments.read(at)? else {
+            return Err(ReadError::Damaged(at));
+        };
+        record::decode_epoch(&payload).ok_or(ReadError::Damaged(at))
+    }
+
+    /// Takes no more commits, waits until those in the queue are answered and the writer has ended.
+    ///
+    /// Blocks; never call it from `done`. Reading goes on working. Dropping every clone without this ends the writer
+    /// as well, but nobody waits for it.
+    pub fn close(&self) {
+        drop(self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let writer = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if writer.is_some_and(|writer| writer.join().is_err()) {
+            tracing::error!("the log's writer panicked");
+        }
+    }
+
+    fn queue(&self) -> Option<mpsc::Sender<Queued>> {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn cost_kib(&self, commit: &Commit) -> u32 {
+        commit.record_bytes().map_or(u32::MAX, |bytes| bytes.div_ceil(1024)).min(self.shared.queue_kib)
+    }
+}

@@ -1,0 +1,216 @@
+//! Writing: authority, then the space's actor, then the answer once it is durable.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
+
+use kvspace_protocol::{
+    authority::{Access, Denied, Proof, Purpose, chain, spaces_to_host},
+    capability::{Role, Token},
+    id::{Address, Did, Millis, SpaceId},
+    space::{NewValue, Reply, Write, Written},
+};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{Admit, Body, Delegated, Node, NodeError, WriteRequest};
+use crate::{
+    blobs::Upload,
+    disk::is_full,
+    hosted::Hosted,
+    index::MemoryIndex,
+    messages::{Call, Held, Request},
+};
+
+impl Node {
+    /// A file to stage a large value in.
+    ///
+    /// # Errors
+    /// [`NodeError::DiskFull`], [`NodeError::Storage`].
+    pub async fn upload(&self) -> Result<Upload, NodeError> {
+        self.inner.blobs.upload().await.map_err(NodeError::from)
+    }
+
+    /// Writes and waits until it is durable.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing was changed.
+    pub async fn write(&self, request: WriteRequest) -> Result<Written, NodeError> {
+        let WriteRequest { space, token, authorized, body, meta, condition } = request;
+        let hosted = self.hosted(&space)?;
+        let mut held = Held::default();
+        let value = body.map(|body| match body {
+            Body::Inline { hash, bytes, permit } => {
+                held.bytes = Some(permit);
+                NewValue { blob: hash, size: bytes.len() as u64, meta, inline: Some(bytes) }
+            }
+            Body::Staged(file) => {
+                let value = NewValue { blob: file.hash, size: file.size, meta, inline: None };
+                held.file = Some(file);
+                value
+            }
+        });
+        let (authorized_at, borrowed) = (authorized.generation, authorized.borrowed);
+        let write = Write { token, authorized_at, borrowed, value, condition };
+        match self.call(&hosted, Call::Write(write), held).await? {
+            Reply::Written(written) => Ok(written),
+            Reply::Taken(_) | Reply::Held => Err(NodeError::Storage("a write was answered as a delegation".into())),
+        }
+    }
+
+    /// What `delegate` answers for a delegation that every hosted space it names holds already; nothing is checked again.
+    #[must_use]
+    pub fn delegated(&self, token: &Token) -> Option<Delegated> {
+        let address = token.address();
+        let (hosted, skipped) = self.named(token);
+        let held = !hosted.is_empty() && hosted.iter().all(|hosted| hosted.access().holds(&address));
+        held.then(|| Delegated { cid: address, activated: Vec::new(), skipped })
+    }
+
+    /// Takes a delegation in; its time and signature are the caller's part.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn delegate(&self, token: Proof, now: Millis) -> Result<Delegated, NodeError> {
+        if token.role() != Role::Delegation {
+            return Err(Denied::Delegator(token.issuer().clone()).into());
+        }
+        // The pool holds what every log holds, so this is the whole question, but for revocations.
+        self.with_pool(now, |others| chain(&token, Purpose::Delegate, others).map(drop))?;
+        let address = token.address();
+        let (hosted, mut unhosted) = self.named(&token);
+        let mut activated = Vec::new();
+        for hosted in hosted {
+            if self.take(&hosted, &token, now).await? {
+                activated.push(hosted.id.clone());
+            }
+        }
+        let to_create: Vec<_> = unhosted.extract_if(.., |space| self.is_to_host(&token, space)).collect();
+        for space in to_create {
+            if !self.admits(space.owner()) {
+                return Err(NodeError::NotAdmitted(space.owner().clone()));
+            }
+            self.create(&space, &token, now).await?;
+            activated.push(space);
+        }
+        for space in unhosted.iter().filter(|space| space.owner() == token.issuer()) {
+            self.inner.pool.park(space, &token, now);
+        }
+        activated.sort();
+        Ok(Delegated { cid: address, activated, skipped: unhosted })
+    }
+
+    /// Takes a revocation in; its time and signature are the caller's part. Gives back what it ended.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn revoke(&self, token: Proof, now: Millis) -> Result<Address, NodeError> {
+        let Role::Revocation { target: address } = token.role() else { return Err(Denied::Revoker.into()) };
+        let missing = || Denied::MissingParent(Some(address));
+        let target = self.inner.pool.find(&address, now).ok_or_else(missing)?;
+        let (hosted, _) = self.named(&target);
+        let mut refusal: NodeError = missing().into();
+        let mut taken = false;
+        for hosted in hosted {
+            let judged = self.with_pool(now, |others| hosted.access().revocation(&token, others));
+            match judged {
+                Ok((_, borrowed)) => {
+                    self.call(&hosted, Call::Token { token: token.clone(), borrowed }, Held::default()).await?;
+                    taken = true;
+                }
+                Err(denied) => refusal = denied.into(),
+            }
+        }
+        if taken { Ok(address) } else { Err(refusal) }
+    }
+
+    /// The spaces that a token names: those hosted here, and the others.
+    fn named(&self, token: &Token) -> (Vec<Arc<Hosted>>, Vec<SpaceId>) {
+        let named: BTreeSet<&SpaceId> = token.capabilities().iter().filter_map(|held| held.resource.space()).collect();
+        let (mut hosted, mut others) = (Vec::new(), Vec::new());
+        for space in named {
+            match self.space(space) {
+                Some(here) => hosted.push(here),
+                None => others.push(space.clone()),
+            }
+        }
+        (hosted, others)
+    }
+
+    /// Whether this delegation makes the node a host of a space it does not host yet.
+    fn is_to_host(&self, token: &Token, space: &SpaceId) -> bool {
+        let owner = space.owner();
+        let owned_by_node = *owner == self.inner.did && owner == token.issuer();
+        let names_node =
+            token.audience_did() == Some(&self.inner.did) && spaces_to_host(token).any(|named| named == space);
+        names_node || owned_by_node
+    }
+
+    fn admits(&self, owner: &Did) -> bool {
+        match &self.inner.options.admit {
+            Admit::Any => true,
+            Admit::None => false,
+            Admit::Owners(owners) => owners.contains(owner),
+        }
+    }
+
+    /// Takes a delegation into the log of a hosted space; false when it was there.
+    async fn take(&self, hosted: &Arc<Hosted>, token: &Proof, now: Millis) -> Result<bool, NodeError> {
+        if hosted.access().holds(&token.address()) {
+            return Ok(false);
+        }
+        let allowed = self.with_pool(now, |others| hosted.access().delegation(token, others))?;
+        let call = Call::Token { token: token.clone(), borrowed: allowed.borrowed };
+        Ok(matches!(self.call(hosted, call, Held::default()).await?, Reply::Taken(_)))
+    }
+
+    /// Begins to host a space: its first epoch holds the host delegation. Then comes what was parked for it.
+    async fn create(&self, space: &SpaceId, token: &Proof, now: Millis) -> Result<(), NodeError> {
+        let creating = self.inner.creating.lock().await;
+        if let Some(hosted) = self.space(space) {
+            drop(creating);
+            return self.take(&hosted, token, now).await.map(drop);
+        }
+        let unknown = Access::new(space.clone());
+        let allowed = self.with_pool(now, |others| unknown.delegation(token, others))?;
+        let hosted = Arc::new(Hosted::new(space.clone(), Arc::new(MemoryIndex::default()), self.inner.pool.clone()));
+        let call = Call::Token { token: token.clone(), borrowed: allowed.borrowed };
+        self.call(&hosted, call, Held::default()).await?;
+        self.inner.spaces.write().unwrap_or_else(PoisonError::into_inner).insert(space.clone(), hosted.clone());
+        drop(creating);
+        tracing::info!(%space, "hosting a new space");
+        for parked in self.inner.pool.unpark(space, now) {
+            if let Err(error) = self.take(&hosted, &parked, now).await {
+                tracing::debug!(%space, %error, "a parked delegation was not taken in");
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks a space's actor and waits for the answer.
+    async fn call(&self, hosted: &Arc<Hosted>, call: Call, mut held: Held) -> Result<Reply, NodeError> {
+        let _under_way = self.under_way().await?;
+        held.place = Some(self.within_wait(hosted.places.clone()).await?);
+        let (reply, answer) = oneshot::channel();
+        self.inner.registry.deliver(hosted, Request { call, reply, held }).await;
+        answer.await.unwrap_or_else(|_| Err(NodeError::Storage("the space's actor failed; repeat the request".into())))
+    }
+
+    async fn under_way(&self) -> Result<OwnedSemaphorePermit, NodeError> {
+        if self.inner.stopping.load(Ordering::SeqCst) {
+            return Err(NodeError::Stopping);
+        }
+        self.within_wait(self.inner.calls.clone()).await
+    }
+
+    async fn within_wait(&self, places: Arc<tokio::sync::Semaphore>) -> Result<OwnedSemaphorePermit, NodeError> {
+        let waited = tokio::time::timeout(self.inner.options.permit_wait, places.acquire_owned()).await;
+        waited.ok().and_then(Result::ok).ok_or(NodeError::Busy)
+    }
+}
+
+impl From<std::io::Error> for NodeError {
+    fn from(error: std::io::Error) -> Self {
+        if is_full(&error) { Self::DiskFull } else { Self::Storage(error.to_string()) }
+    }
+}

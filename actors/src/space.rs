@@ -1,0 +1,193 @@
+//! The actor of one active space: one core, one mailbox, the only writer of its space.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use actix::prelude::*;
+use kvspace_protocol::{
+    id::{BlobHash, EpochId},
+    space::{CallId, Change, Fault, Output, Reply, Space},
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    clock,
+    hosted::Hosted,
+    index::Durable,
+    log::{AppendError, Appended, Commit, EpochRecord, Log},
+    messages::{Call, Deliver, Held, Request, Rest},
+    node::NodeError,
+};
+
+/// Takes calls, feeds the core, does what it asks for. Ends on any fault; the registry then starts a new one from what
+/// is durable.
+pub(crate) struct SpaceActor {
+    core: Space,
+    hosted: Arc<Hosted>,
+    log: Log,
+    waiting: BTreeMap<CallId, Waiting>,
+    next_call: u64,
+    /// Whether a commit is out.
+    committing: bool,
+    wake: Option<SpawnHandle>,
+}
+
+struct Waiting {
+    reply: oneshot::Sender<Result<Reply, NodeError>>,
+    held: Held,
+}
+
+impl SpaceActor {
+    pub(crate) fn new(core: Space, hosted: Arc<Hosted>, log: Log) -> Self {
+        Self { core, hosted, log, waiting: BTreeMap::new(), next_call: 0, committing: false, wake: None }
+    }
+
+    fn take(&mut self, request: Request, ctx: &mut Context<Self>) {
+        let Request { call, reply, held } = request;
+        self.next_call += 1;
+        let id = CallId(self.next_call);
+        self.waiting.insert(id, Waiting { reply, held });
+        let (now, index) = (clock::now(), self.hosted.view());
+        let taken = match call {
+            Call::Write(write) => self.core.handle_invocation(now, index, id, write),
+            Call::Token { token, borrowed } => self.core.handle_token(now, index, id, token, borrowed),
+        };
+        self.go_on(taken, ctx);
+    }
+
+    /// Does what the core asks for, until it asks for nothing more.
+    fn go_on(&mut self, result: Result<(), Fault>, ctx: &mut Context<Self>) {
+        if let Err(fault) = result {
+            tracing::error!(space = %self.hosted.id, %fault, "the space starts anew");
+            return self.fail(&|| NodeError::Storage(fault.to_string()), ctx);
+        }
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Commit(commit) => self.commit(commit, ctx),
+                Output::Access(change) => self.hosted.publish(change),
+                Output::Reply(call, result) => self.reply(call, result.map_err(NodeError::from)),
+                Output::Refused(epoch, why) => tracing::warn!(space = %self.hosted.id, %epoch, %why, "epoch refused"),
+            }
+        }
+        self.schedule(ctx);
+    }
+
+    fn commit(&mut self, commit: kvspace_protocol::space::Commit, ctx: &mut Context<Self>) {
+        let space = self.hosted.id.clone();
+        let record = |epoch: kvspace_protocol::epoch::SignedEpoch| EpochRecord {
+            space: space.clone(),
+            header: epoch.header,
+            body: epoch.body,
+            signature: epoch.signature,
+        };
+        self.committing = true;
+        let bringing = Bringing {
+            changes: commit.changes,
+            blobs: commit.blobs.iter().map(|(hash, _)| *hash).collect(),
+            frontier: self.core.dag().frontier().collect(),
+        };
+        let commit = Commit { blobs: commit.blobs, epochs: commit.epochs.into_iter().map(record).collect() };
+        // A task of its own: what is durable reaches the index even if this actor ends meanwhile.
+        let task = tokio::spawn(make_durable(self.hosted.clone(), self.log.clone(), commit, bringing));
+        ctx.spawn(task.into_actor(self).map(|result, actor, ctx| {
+            actor.committed(result.unwrap_or_else(|error| Err(AppendError::Failed(error.to_string().into()))), ctx);
+        }));
+    }
+
+    fn committed(&mut self, result: Result<(), AppendError>, ctx: &mut Context<Self>) {
+        self.committing = false;
+        if let Err(error) = result {
+            tracing::error!(space = %self.hosted.id, %error, "a commit failed; the space starts anew");
+            if matches!(error, AppendError::Failed(_)) {
+                // The epoch may be in the log after a restart, so its files stay until then.
+                self.waiting.values_mut().filter_map(|waiting| waiting.held.file.take()).for_each(|file| file.keep());
+            }
+            return self.fail(&|| NodeError::from(error.clone()), ctx);
+        }
+        let result = self.core.handle_committed(clock::now(), self.hosted.view());
+        self.go_on(result, ctx);
+    }
+
+    fn reply(&mut self, call: CallId, result: Result<Reply, NodeError>) {
+        let Some(Waiting { reply, mut held }) = self.waiting.remove(&call) else { return };
+        if result.is_ok()
+            && let Some(file) = held.file.take()
+        {
+            file.keep();
+        }
+        // A caller that has gone away needs no answer.
+        drop(reply.send(result));
+    }
+
+    /// Answers everybody and ends; the core is not used again.
+    fn fail(&mut self, why: &dyn Fn() -> NodeError, ctx: &mut Context<Self>) {
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
+            drop(waiting.reply.send(Err(why())));
+        }
+        ctx.stop();
+    }
+
+    fn schedule(&mut self, ctx: &mut Context<Self>) {
+        if let Some(wake) = self.wake.take() {
+            ctx.cancel_future(wake);
+        }
+        let Some(at) = self.core.poll_timeout() else { return };
+        let delay_ms = u64::try_from(at.0.saturating_sub(clock::now().0)).unwrap_or_default();
+        self.wake = Some(ctx.run_later(Duration::from_millis(delay_ms.max(1)), |actor, ctx| {
+            let result = actor.core.handle_timeout(clock::now(), actor.hosted.view());
+            actor.go_on(result, ctx);
+        }));
+    }
+}
+
+/// What a commit brings once it is durable.
+struct Bringing {
+    changes: Vec<Change>,
+    blobs: Vec<BlobHash>,
+    frontier: Vec<EpochId>,
+}
+
+/// Log first, then the index. Nobody opens the space's core anew before this is through.
+async fn make_durable(hosted: Arc<Hosted>, log: Log, commit: Commit, bringing: Bringing) -> Result<(), AppendError> {
+    let _not_to_be_opened = hosted.committing.lock().await;
+    let Appended { blobs, epochs } = log.commit(commit).await?;
+    let blobs: Vec<_> = bringing.blobs.into_iter().zip(blobs).collect();
+    hosted.index.apply(Durable { changes: &bringing.changes, blobs: &blobs, epochs: &epochs });
+    hosted.set_frontier(bringing.frontier);
+    Ok(())
+}
+
+impl Actor for SpaceActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Deliver> for SpaceActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Deliver, ctx: &mut Context<Self>) {
+        if ctx.state() != ActorState::Running {
+            return;
+        }
+        if let Some(request) = message.take() {
+            self.take(request, ctx);
+        }
+    }
+}
+
+impl Handler<Rest> for SpaceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Rest, ctx: &mut Context<Self>) {
+        if self.waiting.is_empty() && !self.committing {
+            ctx.stop();
+        }
+    }
+}
+
+#[cfg(test)]
+impl Handler<crate::messages::Panic> for SpaceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: crate::messages::Panic, _: &mut Context<Self>) {
+        panic!("as asked");
+    }
+}

@@ -1,0 +1,48 @@
+//! The ranges of options.
+
+use kvspace_protocol::limits::{COMMIT_INLINE_BYTES_MAX, EPOCH_BODY_BYTES_MAX, INLINE_BYTES_MAX};
+
+use crate::{Config, ConfigError};
+
+/// A segment holds at least the largest commit: a body, the inline values, and 1 MiB for the records around them.
+const SEGMENT_BYTES_MIN: u64 = EPOCH_BODY_BYTES_MAX as u64 + COMMIT_INLINE_BYTES_MAX + (1 << 20);
+/// Positions in a segment are 32 bits, with room to spare.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Ten thousand years: for tokens made once and kept, as in tests.
+const LIFETIME_MAX_S: u64 = 10_000 * 366 * 86_400;
+/// A day: longer waits are a mistake in the unit.
+const WAIT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+/// Checks what types cannot say.
+pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
+    let Config { http, spaces, tokens, memory, storage, .. } = config;
+    let waits = [
+        ("http.header_timeout_ms", http.header_timeout_ms),
+        ("http.body_idle_timeout_ms", http.body_idle_timeout_ms),
+        ("http.stop_timeout_ms", http.stop_timeout_ms),
+        ("memory.permit_wait_ms", memory.permit_wait_ms),
+    ];
+    for (key, wait_ms) in waits {
+        in_range(key, wait_ms, 1, WAIT_MS_MAX)?;
+    }
+    let counts = [
+        ("http.connections_max", http.connections_max),
+        ("http.connections_per_ip_max", http.connections_per_ip_max),
+        ("spaces.active_max", spaces.active_max),
+    ];
+    for (key, count) in counts {
+        in_range(key, count as u64, 1, u64::from(u32::MAX))?;
+    }
+    in_range("http.body_bytes_max", http.body_bytes_max, 1, i64::MAX.unsigned_abs())?;
+    in_range("tokens.lifetime_max_s", tokens.lifetime_max_s, 1, LIFETIME_MAX_S)?;
+    in_range("memory.body_bytes_max", memory.body_bytes_max, INLINE_BYTES_MAX, u64::from(u32::MAX))?;
+    in_range("storage.segment_bytes", storage.segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+}
+
+fn in_range(key: &str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let message = format!("{value} is not between {least} and {most}");
+    Err(ConfigError::Invalid { origin: "configuration".into(), key: key.into(), message })
+}

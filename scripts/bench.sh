@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Prints the node's figures beside the limits of this machine, from one run. KVSPACE_BENCH_QUICK=1 for a short one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec cargo bench --locked -p kvspace --bench load

@@ -1,0 +1,18 @@
+//! What the tests of the whole system share: nodes in processes of their own, requests byte by byte, and tokens good
+//! and bad.
+
+pub(crate) mod cli;
+pub(crate) mod http;
+pub(crate) mod process;
+pub(crate) mod tokens;
+
+pub(crate) use self::{
+    http::{Connection, Request, Response, get, post},
+    process::{Node, Setup},
+    tokens::{Owner, Session, Statement},
+};
+
+/// Whether this run has time for the long rounds.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("KVSPACE_LONG").is_some()
+}

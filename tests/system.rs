@@ -1,0 +1,9 @@
+//! The whole system: processes as a user runs them, and the house they are built in.
+
+mod cli;
+mod crash;
+mod harness;
+mod tidy;
+mod tinycloud;
+mod values;
+mod wrong_input;
