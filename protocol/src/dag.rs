@@ -53,6 +53,10 @@ impl Vector {
     }
 }
 
+/// The Past of an epoch, by what the epoch names itself.
+#[derive(Debug, Clone)]
+pub struct Past(Vec<Place>);
+
 /// The linear run of one host's epochs in one incarnation.
 #[derive(Debug, Clone)]
 struct Branch {
@@ -152,10 +156,9 @@ impl Dag {
     pub fn reach(&self, place: Place) -> Vector {
         let mut vector = Vector::default();
         if let Some(branch) = self.branches.get(place.branch as usize) {
-            for (&other, steps) in &branch.learned {
-                let known = steps.partition_point(|(n, _)| *n <= place.n);
-                if let Some(&(_, m)) = known.checked_sub(1).and_then(|last| steps.get(last)) {
-                    vector.reach(Place { branch: other, n: m });
+            for &other in branch.learned.keys() {
+                if let Some(n) = self.learned(place, other) {
+                    vector.reach(Place { branch: other, n });
                 }
             }
             vector.reach(place);
@@ -163,35 +166,61 @@ impl Dag {
         vector
     }
 
-    /// All that an epoch with this prev and these parents has in its Past.
+    /// What an epoch with this prev and these parents has in its Past.
     #[must_use]
-    pub fn past(&self, prev: Option<Place>, parents: &[Place]) -> Vector {
-        let mut past = Vector::default();
-        for &place in prev.iter().chain(parents) {
-            past.join(&self.reach(place));
-        }
-        past
+    pub fn past(prev: Option<Place>, parents: &[Place]) -> Past {
+        Past(prev.iter().chain(parents).copied().collect())
+    }
+
+    /// Whether the epoch at `place` is in this Past: a look at each thing the epoch names, not at each branch.
+    #[must_use]
+    pub fn is_past(&self, past: &Past, place: Place) -> bool {
+        past.0.iter().any(|root| {
+            let reached = if root.branch == place.branch { Some(root.n) } else { self.learned(*root, place.branch) };
+            reached.is_some_and(|n| place.n <= n)
+        })
+    }
+
+    /// The whole of a Past.
+    #[must_use]
+    pub fn vector(&self, past: &Past) -> Vector {
+        let mut vector = Vector::default();
+        past.0.iter().for_each(|root| vector.join(&self.reach(*root)));
+        vector
     }
 
     /// Takes an epoch in whose prev and parents are held, and says where it stands.
     pub fn insert(&mut self, link: &Link<'_>) -> Place {
-        let past = self.past(link.prev, link.parents);
         let at_tip = |place: &Place| self.branches.get(place.branch as usize).is_some_and(|b| b.tip_n == place.n);
-        let branch = match link.prev.filter(at_tip) {
-            Some(prev) => prev.branch,
-            None => self.open(link),
-        };
+        let goes_on = link.prev.filter(at_tip);
+        let branch = goes_on.map_or_else(|| self.open(link), |prev| prev.branch);
         let place = Place { branch, n: link.n };
-        let known = self.reach(place);
-        let run = &mut self.branches[branch as usize];
-        run.tip_n = link.n;
-        for other in past.iter().filter(|other| other.branch != branch && !known.contains(*other)) {
-            run.learned.entry(other.branch).or_default().push((link.n, other.n));
+        self.branches[branch as usize].tip_n = link.n;
+        match goes_on {
+            // The usual epoch learns nothing from another chain, so nothing but its prev can end being a head.
+            Some(prev) if link.parents.is_empty() => self.heads.retain(|_, head| head.place != prev),
+            Some(_) | None => self.learn(place, &self.vector(&Self::past(link.prev, link.parents))),
         }
-        self.heads.retain(|_, head| !past.contains(head.place));
         self.heads.insert(link.id, Head { place, seq: link.seq });
         self.epochs += 1;
         place
+    }
+
+    /// Notes what the epoch at `place` learnt from other chains, and which heads are heads no more.
+    fn learn(&mut self, place: Place, past: &Vector) {
+        let known = self.reach(place);
+        let run = &mut self.branches[place.branch as usize];
+        for other in past.iter().filter(|other| other.branch != place.branch && !known.contains(*other)) {
+            run.learned.entry(other.branch).or_default().push((place.n, other.n));
+        }
+        self.heads.retain(|_, head| !past.contains(head.place));
+    }
+
+    /// How far the epoch at `place` reaches in another branch.
+    fn learned(&self, place: Place, other: u32) -> Option<u64> {
+        let steps = self.branches.get(place.branch as usize)?.learned.get(&other)?;
+        let known = steps.partition_point(|(n, _)| *n <= place.n);
+        known.checked_sub(1).and_then(|last| steps.get(last)).map(|(_, m)| *m)
     }
 
     fn open(&mut self, link: &Link<'_>) -> u32 {

@@ -70,7 +70,7 @@ impl Log {
         // A delegation stands in the log by its bytes alone: whether it holds is asked of whatever rests on it.
         for token in checked.tokens.iter().flatten() {
             if token.role() == Role::Delegation {
-                self.tokens.learn(token, place, &judged.past);
+                self.tokens.learn(token, place, &self.dag, &judged.past);
                 if !self.access.holds(&token.address()) {
                     applied.access(&mut self.access, AccessChange::Delegation(token.clone()));
                 }
@@ -84,7 +84,8 @@ impl Log {
                 Verdict::Dead => applied.dead += 1,
                 Verdict::Delegation => {}
                 Verdict::Revocation(token, standing) => {
-                    let carrier = Carrier { place, event: index, past: judged.past.clone(), host: host.clone() };
+                    let carrier =
+                        Carrier { place, event: index, past: self.dag.vector(&judged.past), host: host.clone() };
                     carries |= self.revoke(space, token, standing, carrier, view)?;
                     let target = standing.target.identity();
                     if !self.access.is_revoked(&target) {

@@ -45,8 +45,8 @@ struct Item {
     value: Option<NewValue>,
     /// What a write demands of its key's state.
     condition: Condition,
-    /// Whom to answer: the first caller and those who repeated the call meanwhile. None for what was put in because
-    /// something else rests on it.
+    /// Whom to answer: the first caller and those who repeated the call meanwhile. At first nobody for what was put in
+    /// because something else rests on it.
     calls: Vec<CallId>,
     /// The live value that a delete removes.
     removed: Option<BlobHash>,
@@ -449,10 +449,10 @@ impl Space {
         let checked = self.build(now, items)?;
         let ancestry = Ancestry::find(&checked.epoch, view)?.map_err(|_| Fault::Batch)?;
         let judged = self.bench(view).judge(&checked, &ancestry)?.map_err(|_| Fault::Batch)?;
-        // A delegation that was put in for what rests on it does so by its bytes, dead or not.
-        let answered = |item: &Item| !item.calls.is_empty();
-        let verdicts = items.iter().zip(&judged.verdicts);
-        if verdicts.into_iter().any(|(item, verdict)| answered(item) && matches!(verdict, Verdict::Dead)) {
+        // A delegation stands in the log by its bytes, dead or not: revoked may be what expired long ago.
+        let acts = |item: &Item| item.token.role() != Role::Delegation;
+        let mut verdicts = items.iter().zip(&judged.verdicts);
+        if verdicts.any(|(item, verdict)| acts(item) && matches!(verdict, Verdict::Dead)) {
             return Err(Fault::Batch);
         }
         // Queued delegations and revocations are in `access` already, so that later calls were judged by them.

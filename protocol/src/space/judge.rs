@@ -16,7 +16,7 @@ use crate::{
         Chain, Proof, Proofs, Purpose, RevocationStanding, chain, is_host_delegation, judge_revocation, within,
     },
     capability::{Role, Token, Verified},
-    dag::{Dag, Place, Vector},
+    dag::{Dag, Past, Place},
     epoch::{Epoch, Event, Malformed, SignedEpoch},
     id::{Address, EpochId, HostKey, SpaceId},
     kv::{Integrity, Value},
@@ -122,7 +122,7 @@ pub(super) struct Bench<'a> {
 
 /// The judgement of an epoch.
 pub(super) struct Judged {
-    pub(super) past: Vector,
+    pub(super) past: Past,
     pub(super) verdicts: Vec<Verdict>,
     /// What the epoch itself stands on: the host delegation and its proofs.
     pub(super) host: Chain,
@@ -136,7 +136,7 @@ impl Bench<'_> {
         ancestry: &Ancestry,
     ) -> Result<Result<Judged, Invalid>, ViewError> {
         let (prev, parents) = ancestry.places();
-        let past = self.dag.past(prev, &parents);
+        let past = Dag::past(prev, &parents);
         if let Err(invalid) = self.check_links(checked, ancestry) {
             return Ok(Err(invalid));
         }
@@ -147,7 +147,7 @@ impl Bench<'_> {
         let mut body = BTreeMap::new();
         let mut verdicts = Vec::with_capacity(checked.tokens.len());
         for (event, token) in checked.epoch.events.iter().zip(&checked.tokens) {
-            let present = Present { tokens: self.tokens, past: &past, body: &body };
+            let present = Present { tokens: self.tokens, dag: self.dag, past: &past, body: &body };
             let verdict = match token {
                 None => Verdict::Dead,
                 Some(token) => self.sound(&checked.epoch, event, token, &present)?.unwrap_or(Verdict::Dead),
@@ -183,7 +183,7 @@ impl Bench<'_> {
     }
 
     /// Rule 3: the owner names the host, as of this epoch.
-    fn host(&self, checked: &CheckedEpoch, past: &Vector) -> Result<Chain, Invalid> {
+    fn host(&self, checked: &CheckedEpoch, past: &Past) -> Result<Chain, Invalid> {
         let header = &checked.epoch.header;
         let host = header.host.did();
         let Some(address) = header.proof else {
@@ -191,7 +191,7 @@ impl Bench<'_> {
         };
         let delegations = checked.tokens.iter().flatten().filter(|token| token.role() == Role::Delegation);
         let body: BTreeMap<Address, Proof> = delegations.map(|token| (token.address(), token.clone())).collect();
-        let present = Present { tokens: self.tokens, past, body: &body };
+        let present = Present { tokens: self.tokens, dag: self.dag, past, body: &body };
         let proof = present.find(&address).ok_or(Invalid::Host)?;
         let own = Chain::beneath(proof, &present).map_err(|_| Invalid::Host)?;
         if !is_host_delegation(proof, self.space, &host) || !own.in_force(checked.epoch.time(), EXPIRY_GRACE_MS) {
@@ -232,9 +232,9 @@ impl Bench<'_> {
         })
     }
 
-    fn after_is_past(&self, token: &Token, past: &Vector) -> Result<bool, ViewError> {
+    fn after_is_past(&self, token: &Token, past: &Past) -> Result<bool, ViewError> {
         for id in token.after(self.space).unwrap_or_default() {
-            if !self.view.epoch(id)?.is_some_and(|at| past.contains(at.place)) {
+            if !self.view.epoch(id)?.is_some_and(|at| self.dag.is_past(past, at.place)) {
                 return Ok(false);
             }
         }

@@ -18,26 +18,25 @@ pub struct MemoryView {
     keys: BTreeMap<Key, KeyState>,
 }
 
+/// A key's operations. Most keys have one or two, so they lie in a plain list.
 #[derive(Debug, Clone, Default)]
 struct KeyState {
-    operations: BTreeMap<Version, Operation>,
+    /// Ascending by version.
+    operations: Vec<Operation>,
     winner: Option<Version>,
-    /// What each token did first; looked up on every write, when a key's history may be long.
+    /// Of a long history, what each token did: asked for on every write.
     tokens: BTreeMap<Identity, Vec<Version>>,
 }
+
+/// Operations of a key from which on its tokens are kept in a map.
+const LONG_HISTORY: usize = 16;
 
 impl MemoryView {
     /// Takes a change in.
     pub fn absorb(&mut self, change: &Change) {
         match change {
             Change::Epoch { id, at } => drop(self.epochs.insert(*id, *at)),
-            Change::Operation(operation) => {
-                let state = self.keys.entry(operation.key.clone()).or_default();
-                let versions = state.tokens.entry(operation.identity).or_default();
-                if state.operations.insert(operation.version, operation.clone()).is_none() {
-                    versions.push(operation.version);
-                }
-            }
+            Change::Operation(operation) => self.keys.entry(operation.key.clone()).or_default().insert(operation),
             Change::Winner { key, winner } => {
                 let state = self.keys.entry(key.clone()).or_default();
                 state.winner = winner.as_ref().map(|winner| winner.version);
@@ -54,8 +53,38 @@ impl MemoryView {
 }
 
 impl KeyState {
+    fn insert(&mut self, operation: &Operation) {
+        let Err(at) = self.place(&operation.version) else { return };
+        self.operations.insert(at, operation.clone());
+        match self.operations.len() {
+            ..LONG_HISTORY => {}
+            LONG_HISTORY => {
+                for known in &self.operations {
+                    self.tokens.entry(known.identity).or_default().push(known.version);
+                }
+            }
+            _ => self.tokens.entry(operation.identity).or_default().push(operation.version),
+        }
+    }
+
+    fn place(&self, version: &Version) -> Result<usize, usize> {
+        self.operations.binary_search_by(|known| known.version.cmp(version))
+    }
+
+    fn get(&self, version: &Version) -> Option<&Operation> {
+        self.place(version).ok().and_then(|at| self.operations.get(at))
+    }
+
     fn winner(&self) -> Option<&Operation> {
-        self.winner.and_then(|version| self.operations.get(&version))
+        self.winner.and_then(|version| self.get(&version))
+    }
+
+    fn occurrences(&self, identity: &Identity) -> Vec<Operation> {
+        if self.operations.len() < LONG_HISTORY {
+            return self.operations.iter().filter(|known| known.identity == *identity).cloned().collect();
+        }
+        let versions = self.tokens.get(identity).into_iter().flatten();
+        versions.filter_map(|version| self.get(version).cloned()).collect()
     }
 }
 
@@ -69,13 +98,11 @@ impl View for MemoryView {
     }
 
     fn history(&self, key: &str) -> Result<Vec<Operation>, ViewError> {
-        Ok(self.keys.get(key).into_iter().flat_map(|state| state.operations.values().cloned()).collect())
+        Ok(self.keys.get(key).map(|state| state.operations.clone()).unwrap_or_default())
     }
 
     fn occurrences(&self, key: &str, identity: &Identity) -> Result<Vec<Operation>, ViewError> {
-        let Some(state) = self.keys.get(key) else { return Ok(Vec::new()) };
-        let versions = state.tokens.get(identity).into_iter().flatten();
-        Ok(versions.filter_map(|version| state.operations.get(version).cloned()).collect())
+        Ok(self.keys.get(key).map(|state| state.occurrences(identity)).unwrap_or_default())
     }
 
     fn keys(&self) -> Result<Vec<Key>, ViewError> {

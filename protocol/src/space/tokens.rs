@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     authority::{Proof, Proofs},
-    dag::{Place, Vector},
+    dag::{Dag, Past, Place},
     id::Address,
 };
 
@@ -23,10 +23,10 @@ struct Held {
 
 impl Tokens {
     /// Notes that `proof` stands in the epoch at `place`, whose Past is `past`.
-    pub(super) fn learn(&mut self, proof: &Proof, place: Place, past: &Vector) {
+    pub(super) fn learn(&mut self, proof: &Proof, place: Place, dag: &Dag, past: &Past) {
         let empty = || Held { proof: proof.clone(), places: Vec::new() };
         let held = self.held.entry(proof.address()).or_insert_with(empty);
-        if !held.places.iter().any(|known| *known == place || past.contains(*known)) {
+        if !held.places.iter().any(|known| *known == place || dag.is_past(past, *known)) {
             held.places.push(place);
         }
     }
@@ -40,7 +40,8 @@ impl Tokens {
 /// The delegations that stand in an epoch's Past or earlier in its body.
 pub(super) struct Present<'a> {
     pub(super) tokens: &'a Tokens,
-    pub(super) past: &'a Vector,
+    pub(super) dag: &'a Dag,
+    pub(super) past: &'a Past,
     pub(super) body: &'a BTreeMap<Address, Proof>,
 }
 
@@ -48,7 +49,7 @@ impl Proofs for Present<'_> {
     fn find(&self, address: &Address) -> Option<&Proof> {
         self.body.get(address).or_else(|| {
             let held = self.tokens.held.get(address)?;
-            held.places.iter().any(|place| self.past.contains(*place)).then_some(&held.proof)
+            held.places.iter().any(|place| self.dag.is_past(self.past, *place)).then_some(&held.proof)
         })
     }
 }
