@@ -72,7 +72,7 @@ pub fn truth(space: &SpaceId, epochs: &[SignedEpoch]) -> Truth {
                     operations.extend(operations_of(space, *id, node, index, token, &present));
                 }
                 Role::Revocation { target } if sound && values.is_empty() => {
-                    if let Some((target, rests_on)) = counts(&owner, space, token, target, at, &present) {
+                    if let Some((target, rests_on)) = counts(owner, space, token, target, at, &present) {
                         let reach = |id: &EpochId| held[id].past.iter().copied().chain([*id]);
                         let after = (!named.is_empty()).then(|| named.iter().flat_map(reach).collect());
                         let carriers = Vec::new();
@@ -185,7 +185,7 @@ fn valid(
         return None;
     }
     let Some(address) = header.proof else {
-        return (header.host.did() == space.owner()).then(BTreeSet::new);
+        return (header.host.did() == *space.owner()).then(BTreeSet::new);
     };
     let mut present = past_tokens(held, past);
     for token in tokens.iter().flatten().filter(|token| token.role() == Role::Delegation) {
