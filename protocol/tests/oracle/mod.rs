@@ -194,7 +194,7 @@ fn valid(
     let proof = present.get(&address)?;
     let host = format!("{space}/space");
     let names = capabilities(proof).any(|held| held == (host.as_str(), "tinycloud.space/host"));
-    let mut chain = chain(&space.owner(), space, proof, true, &present)?;
+    let mut chain = chain(space.owner(), space, proof, true, &present)?;
     chain.insert(address);
     let at = header.seq >> 16;
     let fits = names && proof.audience_did() == Some(&header.host.did());
@@ -309,7 +309,7 @@ fn operations_of(
 ) -> Vec<Operation> {
     let values = &node.epoch.events[event].values;
     let at = node.epoch.header.seq >> 16;
-    let Some(members) = chain(&space.owner(), space, token, false, present) else { return Vec::new() };
+    let Some(members) = chain(space.owner(), space, token, false, present) else { return Vec::new() };
     let prefix = format!("{space}/kv/");
     let mut wanted: Vec<_> = capabilities(token)
         .filter(|(resource, ability)| {
