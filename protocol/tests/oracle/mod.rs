@@ -56,7 +56,7 @@ struct Operation {
 /// Computes it.
 pub fn truth(space: &SpaceId, epochs: &[SignedEpoch]) -> Truth {
     let held = hold(space, epochs);
-    let owner = space.owner();
+    let owner = space.owner().clone();
     let mut operations = Vec::new();
     let mut revocations: BTreeMap<Identity, Revocation> = BTreeMap::new();
     for (id, node) in &held {
@@ -185,7 +185,7 @@ fn valid(
         return None;
     }
     let Some(address) = header.proof else {
-        return (header.host.did() == space.owner()).then(BTreeSet::new);
+        return (header.host.did() == *space.owner()).then(BTreeSet::new);
     };
     let mut present = past_tokens(held, past);
     for token in tokens.iter().flatten().filter(|token| token.role() == Role::Delegation) {
@@ -194,7 +194,7 @@ fn valid(
     let proof = present.get(&address)?;
     let host = format!("{space}/space");
     let names = capabilities(proof).any(|held| held == (host.as_str(), "tinycloud.space/host"));
-    let mut chain = chain(&space.owner(), space, proof, true, &present)?;
+    let mut chain = chain(space.owner(), space, proof, true, &present)?;
     chain.insert(address);
     let at = header.seq >> 16;
     let fits = names && proof.audience_did() == Some(&header.host.did());
@@ -309,7 +309,7 @@ fn operations_of(
 ) -> Vec<Operation> {
     let values = &node.epoch.events[event].values;
     let at = node.epoch.header.seq >> 16;
-    let Some(members) = chain(&space.owner(), space, token, false, present) else { return Vec::new() };
+    let Some(members) = chain(space.owner(), space, token, false, present) else { return Vec::new() };
     let prefix = format!("{space}/kv/");
     let mut wanted: Vec<_> = capabilities(token)
         .filter(|(resource, ability)| {
