@@ -405,12 +405,16 @@ fn a_copy_from_long_before_the_expiry_counts_only_when_there_is_no_other() {
         seq: clock(at_ms),
         ..scene.on(&[&scene.root], vec![event])
     };
-    let early = scene.b.epoch(draft(&scene, window - 1, token.clone()));
+    let early = scene.b.epoch(draft(&scene, window - 2, token.clone()));
+    let early_too = scene.b.epoch(draft(&scene, window - 1, token.clone()));
     let other = put_event(&scene.session.invocation("k", "put", expiry, &[]), b"other");
     let between = scene.b.epoch(draft(&scene, window, other));
     let honest = scene.b.epoch(draft(&scene, window + 1, token));
-    scene.receive(&early);
-    assert_eq!(scene.mirror.live("k"), Some(hash(b"token")));
+    for alone in [&early_too, &early] {
+        scene.receive(alone);
+        let winner = scene.mirror.winners().remove("k").expect("a winner");
+        assert_eq!((winner.0.epoch, winner.1), (id(alone), Some(hash(b"token"))));
+    }
     scene.receive(&between);
     assert_eq!(scene.mirror.live("k"), Some(hash(b"other")));
     scene.receive(&honest);

@@ -56,7 +56,7 @@ struct Operation {
 /// Computes it.
 pub fn truth(space: &SpaceId, epochs: &[SignedEpoch]) -> Truth {
     let held = hold(space, epochs);
-    let owner = space.owner();
+    let owner = space.owner().clone();
     let mut operations = Vec::new();
     let mut revocations: BTreeMap<Identity, Revocation> = BTreeMap::new();
     for (id, node) in &held {
