@@ -473,6 +473,19 @@ fn a_revocation_without_after_cuts_at_the_past_of_every_epoch_that_carries_it() 
 }
 
 #[test]
+fn a_delegatee_that_gives_up_its_own_voids_nothing() {
+    let mut scene = Scene::new();
+    let put = scene.b.epoch(scene.on(&[&scene.root], vec![scene.put("k", b"1", &[])]));
+    let given_up = revocation(&scene.session.key, &scene.owner.space, &scene.session.delegation, &[], vec![]);
+    let carrier = Draft { incarnation: 1, ..scene.on(&[&scene.root], vec![event(&given_up)]) };
+    let carrier = scene.a.epoch(carrier);
+    scene.receive(&put);
+    scene.receive(&carrier);
+    assert_eq!(scene.mirror.live("k"), Some(hash(b"1")));
+    assert!(scene.mirror.core.access().is_revoked(&scene.session.delegation.identity()), "but it is of no more use");
+}
+
+#[test]
 fn a_thief_that_is_revoked_erases_nothing_that_was_there() {
     let mut scene = Scene::new();
     let child = scene.session.delegate(80);
