@@ -198,7 +198,8 @@ impl Play {
                 let above = self.above[number].map(|above| self.sessions[above].clone());
                 let token = match (by, above) {
                     (By::Delegator, Some(above)) => {
-                        let proofs = vec![above.delegation.address()];
+                        // A delegator needs no proof; with one it rests on the same.
+                        let proofs = if bound { vec![] } else { vec![above.delegation.address()] };
                         revocation(&above.key, &self.owner.space, &target.delegation, &after, proofs)
                     }
                     (By::Itself, _) => revocation(&target.key, &self.owner.space, &target.delegation, &after, vec![]),

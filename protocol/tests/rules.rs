@@ -473,22 +473,59 @@ fn a_revocation_without_after_cuts_at_the_past_of_every_epoch_that_carries_it() 
 }
 
 #[test]
-fn a_thief_that_is_revoked_erases_nothing_that_was_there() {
+fn a_delegatee_that_gives_up_its_own_voids_nothing() {
     let mut scene = Scene::new();
-    let child = scene.session.delegate(80);
-    let honest = put_event(&child.invocation("k", "put", START_MS + 60_000, &[]), b"honest");
-    let history =
-        scene.a.epoch(Draft { incarnation: 1, ..scene.on(&[&scene.root], vec![event(&child.delegation), honest]) });
-    let revoked = scene.owner.revoke(&scene.session.delegation, &[id(&history)]);
-    let judge = scene.a.epoch(Draft { incarnation: 2, ..scene.on(&[&history], vec![event(&revoked)]) });
-    let proofs = vec![scene.session.delegation.address()];
-    let theft = revocation(&scene.session.key, &scene.owner.space, &child.delegation, &[id(&scene.root)], proofs);
-    let stolen = scene.b.epoch(scene.on(&[&scene.root], vec![event(&child.delegation), event(&theft)]));
-    scene.receive(&history);
-    scene.receive(&stolen);
-    assert_eq!(scene.mirror.live("k"), None, "until the owner steps in");
-    scene.receive(&judge);
-    assert_eq!(scene.mirror.live("k"), Some(hash(b"honest")));
+    let put = scene.b.epoch(scene.on(&[&scene.root], vec![scene.put("k", b"1", &[])]));
+    let given_up = revocation(&scene.session.key, &scene.owner.space, &scene.session.delegation, &[], vec![]);
+    let carrier = Draft { incarnation: 1, ..scene.on(&[&scene.root], vec![event(&given_up)]) };
+    let carrier = scene.a.epoch(carrier);
+    scene.receive(&put);
+    scene.receive(&carrier);
+    assert_eq!(scene.mirror.live("k"), Some(hash(b"1")));
+    assert!(scene.mirror.core.access().is_revoked(&scene.session.delegation.identity()), "but it is of no more use");
+}
+
+#[test]
+fn a_thief_that_is_revoked_erases_nothing_that_was_there() {
+    let session = Scene::new().session.delegation.address();
+    // As the delegator the thief needs no proof of its right; it rests on its session all the same.
+    for proofs in [vec![session], vec![]] {
+        let mut scene = Scene::new();
+        let child = scene.session.delegate(80);
+        let honest = put_event(&child.invocation("k", "put", START_MS + 60_000, &[]), b"honest");
+        let events = vec![event(&child.delegation), honest];
+        let history = scene.a.epoch(Draft { incarnation: 1, ..scene.on(&[&scene.root], events) });
+        let revoked = scene.owner.revoke(&scene.session.delegation, &[id(&history)]);
+        let judge = scene.a.epoch(Draft { incarnation: 2, ..scene.on(&[&history], vec![event(&revoked)]) });
+        let after = [id(&scene.root)];
+        let theft = revocation(&scene.session.key, &scene.owner.space, &child.delegation, &after, proofs);
+        let stolen = scene.b.epoch(scene.on(&[&scene.root], vec![event(&child.delegation), event(&theft)]));
+        scene.receive(&history);
+        scene.receive(&stolen);
+        assert_eq!(scene.mirror.live("k"), None, "until the owner steps in");
+        scene.receive(&judge);
+        assert_eq!(scene.mirror.live("k"), Some(hash(b"honest")));
+    }
+}
+
+#[test]
+fn a_delegation_that_grants_more_than_it_has_grants_nothing() {
+    let mut scene = Scene::new();
+    let (narrow, wide) = (key(85), key(86));
+    let delegation = |signer, audience, resource: &str, proofs| {
+        let mut claims = scene.owner.claims();
+        claims.audience = Some(did(audience));
+        claims.capabilities.insert(format!("{}/{resource}", scene.owner.space), vec!["tinycloud.kv/put".into()]);
+        claims.proofs = proofs;
+        verified(&claims, signer)
+    };
+    let docs = delegation(&scene.owner.key, &narrow, "kv/docs", vec![]);
+    let all = delegation(&narrow, &wide, "kv", vec![docs.address()]);
+    let session = Session { key: wide, delegation: all.clone(), ..scene.session.clone() };
+    let put = put_event(&session.invocation("other", "put", START_MS + 60_000, &[]), b"1");
+    let epoch = scene.b.epoch(scene.on(&[&scene.root], vec![event(&docs), event(&all), put]));
+    assert_eq!(scene.refusal(&epoch), None);
+    assert_eq!(scene.mirror.operations().len(), 0);
 }
 
 #[test]
