@@ -72,7 +72,7 @@ pub fn truth(space: &SpaceId, epochs: &[SignedEpoch]) -> Truth {
                     operations.extend(operations_of(space, *id, node, index, token, &present));
                 }
                 Role::Revocation { target } if sound && values.is_empty() => {
-                    if let Some((target, rests_on)) = counts(owner, space, token, target, at, &present) {
+                    if let Some((target, rests_on)) = counts(&owner, space, token, target, at, &present) {
                         let reach = |id: &EpochId| held[id].past.iter().copied().chain([*id]);
                         let after = (!named.is_empty()).then(|| named.iter().flat_map(reach).collect());
                         let carriers = Vec::new();
