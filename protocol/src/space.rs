@@ -2,12 +2,14 @@
 //!
 //! [`Space`] takes calls and messages in, and gives out values that say what the outer world has to do.
 
+mod accept;
 mod apply;
 mod batch;
 mod cut;
 mod effect;
 mod judge;
 mod memory;
+mod seal;
 mod tokens;
 mod view;
 mod waiting;
