@@ -13,13 +13,14 @@ mod body;
 pub(crate) mod cors;
 mod error;
 mod headers;
+mod keys;
 mod list_cursor;
 pub(crate) mod operator;
 pub(crate) mod server;
 mod tinycloud;
 mod v0;
 
-use self::error::HttpError;
+use self::{error::HttpError, keys::Keys};
 
 /// The version of TinyCloud's protocol that is spoken here.
 const PROTOCOL: u32 = 1;
@@ -46,6 +47,7 @@ pub(crate) struct Context {
     node: Node,
     options: Options,
     uploads: Semaphore,
+    keys: Keys,
     info: Bytes,
 }
 
@@ -53,7 +55,7 @@ impl Context {
     /// The routes' view of a running node.
     pub(crate) fn new(node: Node, options: Options) -> Self {
         let info = info(node.did().as_str());
-        Self { node, options, uploads: Semaphore::new(UPLOADS_MAX), info }
+        Self { node, options, uploads: Semaphore::new(UPLOADS_MAX), keys: Keys::default(), info }
     }
 }
 

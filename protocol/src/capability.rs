@@ -25,6 +25,7 @@ pub use ability::{Ability, AbilityError};
 pub use error::{InvalidSignature, TokenError};
 pub use facts::{Content, TERMINAL};
 pub use resource::{Resource, SpaceResource, lies_beneath};
+pub use signature::KnownKeys;
 pub use token::{Role, Token, Verified};
 
 /// One thing a token grants or asks for: an ability on a resource, under caveats.

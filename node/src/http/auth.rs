@@ -5,7 +5,10 @@ use std::sync::Arc;
 use kvspace_protocol::{authority::Proof, capability::Token, id::Millis};
 use warp::http::{HeaderMap, header};
 
-use super::error::{Call, HttpError};
+use super::{
+    error::{Call, HttpError},
+    keys::Keys,
+};
 
 /// Reads the token of a request.
 pub(crate) fn token(headers: &HeaderMap) -> Result<Token, HttpError> {
@@ -22,17 +25,25 @@ pub(crate) fn verified(call: Call, token: Token, now: Millis) -> Result<Proof, H
 
 /// Reads and checks an invocation: a UCAN that is in force, signed, and does not live longer than `lifetime_max_ms`
 /// from now.
-pub(crate) fn invocation(headers: &HeaderMap, now: Millis, lifetime_max_ms: i64) -> Result<Proof, HttpError> {
+pub(crate) fn invocation(
+    headers: &HeaderMap,
+    now: Millis,
+    lifetime_max_ms: i64,
+    keys: &Keys,
+) -> Result<Proof, HttpError> {
     let text = authorization(headers)?;
     if !text.contains('.') {
         return Err(HttpError::malformed_token("an invocation is a UCAN (three parts with dots between)"));
     }
     let token = Token::from_header(text).map_err(|error| HttpError::token(&error))?;
-    let proof = verified(Call::Invoke, token, now)?;
+    if !token.in_force(now) {
+        return Err(HttpError::expired(Call::Invoke));
+    }
+    let proof = token.verify_with(keys).map_err(|_| HttpError::signature(Call::Invoke))?;
     if proof.expiry().is_none_or(|expiry| expiry > now.plus(lifetime_max_ms)) {
         return Err(HttpError::lifetime());
     }
-    Ok(proof)
+    Ok(Arc::new(proof))
 }
 
 fn authorization(headers: &HeaderMap) -> Result<&str, HttpError> {
@@ -65,9 +76,10 @@ mod tests {
     #[test]
     fn an_invocation_is_taken_within_its_time_and_lifetime() {
         let token = |expiry: i64| signed(&Claims::until(Millis(expiry)));
-        assert!(invocation(&headers(&token(NOW.0)), NOW, LIFETIME_MS).is_ok());
-        assert!(invocation(&headers(&token(NOW.0 + LIFETIME_MS)), NOW, LIFETIME_MS).is_ok());
-        let refused = |token: &str| invocation(&headers(token), NOW, LIFETIME_MS).expect_err("refused");
+        assert!(invocation(&headers(&token(NOW.0)), NOW, LIFETIME_MS, &Keys::default()).is_ok());
+        assert!(invocation(&headers(&token(NOW.0 + LIFETIME_MS)), NOW, LIFETIME_MS, &Keys::default()).is_ok());
+        let refused =
+            |token: &str| invocation(&headers(token), NOW, LIFETIME_MS, &Keys::default()).expect_err("refused");
         assert_eq!(refused(&token(NOW.0 - 1)), HttpError::expired(Call::Invoke));
         assert_eq!(refused(&token(NOW.0 + LIFETIME_MS + 1)), HttpError::lifetime());
         let early = Claims { not_before: Some(NOW.plus(1)), ..Claims::until(NOW.plus(2)) };
@@ -83,20 +95,24 @@ mod tests {
             let (_, signature) = other.rsplit_once('.').expect("three parts");
             format!("{text}.{signature}")
         };
-        let refused = |token: &str| invocation(&headers(token), NOW, LIFETIME_MS).expect_err("refused");
+        let refused =
+            |token: &str| invocation(&headers(token), NOW, LIFETIME_MS, &Keys::default()).expect_err("refused");
         assert_eq!(refused(&tampered(NOW.0 - 1)), HttpError::expired(Call::Invoke));
         assert_eq!(refused(&tampered(NOW.0 + LIFETIME_MS + 1)), HttpError::signature(Call::Invoke));
     }
 
     #[test]
     fn what_is_no_single_ucan_is_refused() {
-        assert_eq!(invocation(&HeaderMap::new(), NOW, LIFETIME_MS).err(), Some(HttpError::missing_token()));
+        assert_eq!(
+            invocation(&HeaderMap::new(), NOW, LIFETIME_MS, &Keys::default()).err(),
+            Some(HttpError::missing_token())
+        );
         let token = signed(&Claims::until(NOW));
         for bad in ["", "garbage", "a.b.c", &format!("Bearer {token}"), "o2FooWF0Z2VpcDQzNjFhcA=="] {
-            assert!(invocation(&headers(bad), NOW, LIFETIME_MS).is_err(), "{bad}");
+            assert!(invocation(&headers(bad), NOW, LIFETIME_MS, &Keys::default()).is_err(), "{bad}");
         }
         let mut twice = headers(&token);
         twice.append(header::AUTHORIZATION, token.parse().expect("a value"));
-        assert!(invocation(&twice, NOW, LIFETIME_MS).is_err());
+        assert!(invocation(&twice, NOW, LIFETIME_MS, &Keys::default()).is_err());
     }
 }

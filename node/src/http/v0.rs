@@ -29,7 +29,7 @@ pub(crate) fn routes(context: &Arc<Context>) -> BoxedFilter<(Response,)> {
 fn frontier(context: &Context, headers: &HeaderMap, query: &str) -> Result<Response, HttpError> {
     let space = space(query)?;
     let now = clock::now();
-    let token = auth::invocation(headers, now, context.options.lifetime_max_ms)?;
+    let token = auth::invocation(headers, now, context.options.lifetime_max_ms, &context.keys)?;
     let refused = |error: NodeError| HttpError::node(Call::Invoke, &error);
     if !context.node.hosts(&space) {
         return Err(refused(NodeError::NotHosted));

@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, ops::Deref};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{Capability, Content, InvalidSignature, TokenError, cacao, facts::Facts, signature::Signature, ucan};
+use super::{
+    Capability, Content, InvalidSignature, TokenError, cacao,
+    facts::Facts,
+    signature::{KnownKeys, Signature},
+    ucan,
+};
 use crate::id::{Address, Did, EpochId, Identity, Millis, SpaceId};
 
 /// A parsed token whose signature has not been checked yet.
@@ -215,7 +220,15 @@ impl Token {
     /// # Errors
     /// [`InvalidSignature`] when it is not the issuer's over this token, or not in an accepted spelling.
     pub fn verify(self) -> Result<Verified<Self>, InvalidSignature> {
-        self.signature.verify(ucan::signed(&self.bytes))?;
+        self.verify_with(&())
+    }
+
+    /// As [`Token::verify`], with keys kept from token to token.
+    ///
+    /// # Errors
+    /// As [`Token::verify`].
+    pub fn verify_with(self, keys: &impl KnownKeys) -> Result<Verified<Self>, InvalidSignature> {
+        self.signature.verify(ucan::signed(&self.bytes), keys)?;
         Ok(Verified(self))
     }
 }

@@ -47,7 +47,7 @@ pub(super) struct Invocation<'a> {
 /// Does what a token says.
 pub(super) async fn invoke(context: &Context, headers: &HeaderMap, body: RequestBody) -> Result<Response, HttpError> {
     let now = clock::now();
-    let token = auth::invocation(headers, now, context.options.lifetime_max_ms)?;
+    let token = auth::invocation(headers, now, context.options.lifetime_max_ms, &context.keys)?;
     let Some((wanted, more)) = token.capabilities().split_first() else { return Ok(empty()) };
     let authorized = authorize(context, &token, now)?;
     if !more.is_empty() {
