@@ -30,7 +30,7 @@ pub(crate) struct Hosted {
     /// The running actor. Whoever starts one holds the lock, so there is one writer.
     pub(crate) actor: AsyncMutex<Option<Addr<SpaceActor>>>,
     /// Held by a commit until the index shows it.
-    pub(crate) committing: AsyncMutex<()>,
+    pub(crate) committing: Arc<AsyncMutex<()>>,
     /// A core that stands ready, from the start of the node.
     pub(crate) ready: Mutex<Option<Space>>,
     used: AtomicU64,
@@ -46,7 +46,7 @@ impl Hosted {
             pool,
             places: Arc::new(Semaphore::new(CALLS_MAX)),
             actor: AsyncMutex::new(None),
-            committing: AsyncMutex::new(()),
+            committing: Arc::new(AsyncMutex::new(())),
             ready: Mutex::new(None),
             used: AtomicU64::new(0),
         }
@@ -70,7 +70,7 @@ impl Hosted {
         self.access.write().unwrap_or_else(PoisonError::into_inner).apply(change);
     }
 
-    /// Takes over all of a core's authority and heads: at the start, when everything it holds is durable.
+    /// Takes over all of a core's authority and heads: when it was opened and everything it holds is durable.
     pub(crate) fn publish_all(&self, core: &Space) {
         core.access().delegations().for_each(|(_, proof)| self.pool.insert(proof.clone()));
         *self.access.write().unwrap_or_else(PoisonError::into_inner) = core.access().clone();

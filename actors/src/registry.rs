@@ -18,6 +18,7 @@ use kvspace_protocol::{
 use rand::Rng;
 
 use crate::{
+    blobs::Blobs,
     hosted::Hosted,
     log::{EpochRecord, Log},
     messages::{Deliver, Request, Rest},
@@ -33,6 +34,7 @@ const MAILBOX: usize = 1024;
 /// Starts and finds actors. They run on threads of their own, one per core.
 pub(crate) struct Registry {
     log: Log,
+    blobs: Blobs,
     key: SigningKey,
     active_max: usize,
     active: Mutex<Vec<Arc<Hosted>>>,
@@ -73,9 +75,10 @@ impl Threads {
 }
 
 impl Registry {
-    pub(crate) fn start(log: Log, key: SigningKey, active_max: usize) -> Result<Self, StartError> {
+    pub(crate) fn start(log: Log, blobs: Blobs, key: SigningKey, active_max: usize) -> Result<Self, StartError> {
         Ok(Self {
             log,
+            blobs,
             key,
             active_max,
             active: Mutex::default(),
@@ -116,13 +119,16 @@ impl Registry {
             return Ok(addr.clone());
         }
         let quiet = hosted.committing.lock().await;
-        let core = self.open(hosted).await?;
+        let mut core = self.open(hosted).await?;
+        core.outdate(hosted.access().generation());
+        // What the last actor could not publish before it ended is published now.
+        hosted.publish_all(&core);
         drop(quiet);
-        let (log, space) = (self.log.clone(), hosted.clone());
+        let (log, blobs, space) = (self.log.clone(), self.blobs.clone(), hosted.clone());
         let arbiter = self.next_arbiter.fetch_add(1, Ordering::Relaxed) % self.threads.arbiters.len();
         let addr = SpaceActor::start_in_arbiter(&self.threads.arbiters[arbiter], move |ctx| {
             ctx.set_mailbox_capacity(MAILBOX);
-            SpaceActor::new(core, space, log)
+            SpaceActor::new(core, space, log, blobs)
         });
         *slot = Some(addr.clone());
         drop(slot);

@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use actix::prelude::*;
 use kvspace_protocol::{
     id::{BlobHash, EpochId},
+    limits::INLINE_BYTES_MAX,
     space::{CallId, Change, Fault, Output, Reply, Space},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use crate::{
+    blobs::{Blobs, Staged},
     clock,
     hosted::Hosted,
     index::Durable,
@@ -24,6 +26,7 @@ pub(crate) struct SpaceActor {
     core: Space,
     hosted: Arc<Hosted>,
     log: Log,
+    blobs: Blobs,
     waiting: BTreeMap<CallId, Waiting>,
     next_call: u64,
     /// Whether a commit is out.
@@ -37,8 +40,8 @@ struct Waiting {
 }
 
 impl SpaceActor {
-    pub(crate) fn new(core: Space, hosted: Arc<Hosted>, log: Log) -> Self {
-        Self { core, hosted, log, waiting: BTreeMap::new(), next_call: 0, committing: false, wake: None }
+    pub(crate) fn new(core: Space, hosted: Arc<Hosted>, log: Log, blobs: Blobs) -> Self {
+        Self { core, hosted, log, blobs, waiting: BTreeMap::new(), next_call: 0, committing: false, wake: None }
     }
 
     fn take(&mut self, request: Request, ctx: &mut Context<Self>) {
@@ -79,11 +82,16 @@ impl SpaceActor {
             body: epoch.body,
             signature: epoch.signature,
         };
+        let Ok(not_to_be_opened) = self.hosted.committing.clone().try_lock_owned() else {
+            return self.fail(&|| NodeError::Storage("two commits of one space at once".into()), ctx);
+        };
         self.committing = true;
         let bringing = Bringing {
+            files: self.files_of(&commit.changes),
             changes: commit.changes,
             blobs: commit.blobs.iter().map(|(hash, _)| *hash).collect(),
             frontier: self.core.dag().frontier().collect(),
+            _not_to_be_opened: not_to_be_opened,
         };
         let commit = Commit { blobs: commit.blobs, epochs: commit.epochs.into_iter().map(record).collect() };
         // A task of its own: what is durable reaches the index even if this actor ends meanwhile.
@@ -97,10 +105,6 @@ impl SpaceActor {
         self.committing = false;
         if let Err(error) = result {
             tracing::error!(space = %self.hosted.id, %error, "a commit failed; the space starts anew");
-            if matches!(error, AppendError::Failed(_)) {
-                // The epoch may be in the log after a restart, so its files stay until then.
-                self.waiting.values_mut().filter_map(|waiting| waiting.held.file.take()).for_each(|file| file.keep());
-            }
             return self.fail(&|| NodeError::from(error.clone()), ctx);
         }
         let result = self.core.handle_committed(clock::now(), self.hosted.view());
@@ -108,14 +112,21 @@ impl SpaceActor {
     }
 
     fn reply(&mut self, call: CallId, result: Result<Reply, NodeError>) {
-        let Some(Waiting { reply, mut held }) = self.waiting.remove(&call) else { return };
-        if result.is_ok()
-            && let Some(file) = held.file.take()
-        {
-            file.keep();
-        }
+        let Some(Waiting { reply, held }) = self.waiting.remove(&call) else { return };
         // A caller that has gone away needs no answer.
         drop(reply.send(result));
+        drop(held);
+    }
+
+    /// Leases on the files that these changes need, for as long as the commit takes.
+    fn files_of(&self, changes: &[Change]) -> Vec<Staged> {
+        let file = |change: &Change| match change {
+            Change::Operation(operation) => {
+                operation.effect.value().filter(|value| value.size > INLINE_BYTES_MAX).cloned()
+            }
+            Change::Epoch { .. } | Change::Winner { .. } => None,
+        };
+        changes.iter().filter_map(file).filter_map(|value| self.blobs.hold(&value.blob)).collect()
     }
 
     /// Answers everybody and ends; the core is not used again.
@@ -139,17 +150,25 @@ impl SpaceActor {
     }
 }
 
-/// What a commit brings once it is durable.
+/// What a commit brings once it is durable, and what it holds until then. It belongs to the commit, not to the actor, which
+/// may end meanwhile.
 struct Bringing {
     changes: Vec<Change>,
     blobs: Vec<BlobHash>,
+    files: Vec<Staged>,
     frontier: Vec<EpochId>,
+    /// Nobody opens the space's core anew before the index shows the commit.
+    _not_to_be_opened: OwnedMutexGuard<()>,
 }
 
-/// Log first, then the index. Nobody opens the space's core anew before this is through.
+/// Log first, then the index.
 async fn make_durable(hosted: Arc<Hosted>, log: Log, commit: Commit, bringing: Bringing) -> Result<(), AppendError> {
-    let _not_to_be_opened = hosted.committing.lock().await;
-    let Appended { blobs, epochs } = log.commit(commit).await?;
+    let appended = log.commit(commit).await;
+    if matches!(appended, Ok(_) | Err(AppendError::Failed(_))) {
+        // After a failure the epoch may still be in the log after a restart, so its files stay until then.
+        bringing.files.into_iter().for_each(Staged::keep);
+    }
+    let Appended { blobs, epochs } = appended?;
     let blobs: Vec<_> = bringing.blobs.into_iter().zip(blobs).collect();
     hosted.index.apply(Durable { changes: &bringing.changes, blobs: &blobs, epochs: &epochs });
     hosted.set_frontier(bringing.frontier);

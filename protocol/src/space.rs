@@ -122,6 +122,11 @@ impl Space {
         Ok(applied.changes)
     }
 
+    /// Judges anew whatever was judged by a former state machine of this space, whose authority had come this far.
+    pub fn outdate(&mut self, generation: u64) {
+        self.log.access.outdate(generation);
+    }
+
     /// A client's write. Its time, lifetime and signature are checked.
     ///
     /// # Errors

@@ -121,7 +121,7 @@ fn open(options: Options, log_options: LogOptions) -> Result<Inner, StartError> 
     let mut rebuild =
         Rebuild { key: key.clone(), host, pool: pool.clone(), spaces: BTreeMap::new(), blobs: Vec::new() };
     let log = Log::open(&data_dir.log(), log_options, |record| rebuild.take(record))?;
-    let registry = Registry::start(log.clone(), key, options.active_spaces_max)?;
+    let registry = Registry::start(log.clone(), blobs.clone(), key, options.active_spaces_max)?;
     let spaces = rebuild.finish(options.active_spaces_max);
     let removed = blobs.sweep(|hash| spaces.values().any(|hosted| hosted.index.needs_file(hash)));
     let removed = removed.map_err(StartError::Blobs)?;

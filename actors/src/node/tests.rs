@@ -17,11 +17,11 @@ use kvspace_protocol::{
     space::Written,
 };
 
-use super::{Admit, Body, Node, NodeError, Options, WriteRequest};
+use super::{Admit, Body, Content, Lookup, Node, NodeError, Options, WriteRequest};
 use crate::{
     clock,
     disk::fake::FakeDisk,
-    log::{Log, LogOptions, Replayed},
+    log::{Append, Done, Log, LogOptions, Replayed},
     messages::Panic,
 };
 
@@ -70,14 +70,32 @@ impl World {
     }
 
     async fn put(&self, key: &str, nonce: u64) -> Result<Written, NodeError> {
-        let token = self.sign(None, &format!("{}/kv/{key}", self.space), "tinycloud.kv/put", nonce);
-        let authorized = self.node.authorize(&self.space, &token, clock::now())?;
         let bytes = bytes::Bytes::from_static(b"value");
         let permit = self.node.body_permit(5).await?;
         let hash = kvspace_protocol::id::BlobHash::of(&bytes);
+        self.put_body(key, nonce, Body::Inline { hash, bytes, permit }).await
+    }
+
+    async fn put_body(&self, key: &str, nonce: u64, body: Body) -> Result<Written, NodeError> {
+        let token = self.sign(None, &format!("{}/kv/{key}", self.space), "tinycloud.kv/put", nonce);
+        let authorized = self.node.authorize(&self.space, &token, clock::now())?;
         let (space, meta, condition) = (self.space.clone(), BTreeMap::new(), Condition::Always);
-        let body = Some(Body::Inline { hash, bytes, permit });
-        self.node.write(WriteRequest { space, token, authorized, body, meta, condition }).await
+        self.node.write(WriteRequest { space, token, authorized, body: Some(body), meta, condition }).await
+    }
+
+    /// A guest's key, and the owner's delegation to it.
+    fn delegation(&self) -> (SigningKey, Proof) {
+        let guest = SigningKey::from_bytes(&[3; 32]);
+        let did = Did::from_ed25519(&guest.verifying_key().to_bytes());
+        let delegation = self.sign(Some(did), &format!("{}/kv", self.space), "tinycloud.kv/get", 0);
+        (guest, delegation)
+    }
+
+    fn invoke_as(&self, guest: &SigningKey, delegation: &Proof) -> Proof {
+        let mut claims = Claims::until(Millis(4_000_000_000_000));
+        claims.proofs = vec![delegation.address()];
+        claims.capabilities.insert(format!("{}/kv/a", self.space), vec!["tinycloud.kv/get".into()]);
+        Arc::new(ucan(&claims, guest).expect("a token").verify().expect("signed just now"))
     }
 }
 
@@ -133,6 +151,85 @@ async fn whatever_is_answered_survives_a_power_cut_in_that_moment() {
         writer.await.expect("no writer failed");
     }
     world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_durable_is_there_and_known_even_if_the_actor_fails_during_its_commit() {
+    let world = Arc::new(World::new().await);
+    world.put("a", 1).await.expect("written");
+    let hosted = world.node.space(&world.space).expect("hosted");
+    let let_go = hold_log(&world.node).await;
+
+    let (guest, delegation) = world.delegation();
+    let posting = tokio::spawn({
+        let (world, delegation) = (world.clone(), delegation.clone());
+        async move { world.node.delegate(delegation, clock::now()).await }
+    });
+    while hosted.committing.try_lock().is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let addr = hosted.actor.lock().await.clone().expect("an actor runs");
+    assert!(addr.send(Panic).await.is_err(), "the actor is gone");
+    assert!(posting.await.expect("no panic").is_err(), "nothing is acknowledged");
+    let_go.send(()).expect("the log waits");
+
+    let after = world.put("b", 2).await.expect("written by the next actor");
+    assert_eq!(
+        world.node.frontier(&world.space).expect("hosted"),
+        [after.version.epoch],
+        "it stands on the lost commit"
+    );
+    assert!(world.node.delegated(&delegation).is_some(), "what the log holds is known");
+    let invocation = world.invoke_as(&guest, &delegation);
+    assert!(world.node.authorize(&world.space, &invocation, clock::now()).is_ok());
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_value_whose_commit_outlives_its_actor_keeps_its_file() {
+    let world = Arc::new(World::new().await);
+    let hosted = world.node.space(&world.space).expect("hosted");
+    let large = vec![7; 300_000];
+    let mut upload = world.node.upload().await.expect("staged");
+    upload.write(&large).await.expect("staged");
+    let staged = upload.finish().await.expect("durable");
+    let let_go = hold_log(&world.node).await;
+    let putting = tokio::spawn({
+        let world = world.clone();
+        async move { world.put_body("large", 1, Body::Staged(staged)).await }
+    });
+    // The first actor starts for this call: wait for its commit.
+    while hosted.committing.try_lock().is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let addr = loop {
+        if let Some(addr) = hosted.actor.lock().await.clone() {
+            break addr;
+        }
+    };
+    assert!(addr.send(Panic).await.is_err(), "the actor is gone");
+    assert!(putting.await.expect("no panic").is_err(), "nothing is acknowledged");
+    let_go.send(()).expect("the log waits");
+    world.put("b", 2).await.expect("written by the next actor");
+    let Lookup::Live(found) = world.node.lookup(&world.space, "large").expect("hosted") else {
+        panic!("it is durable")
+    };
+    assert!(matches!(world.node.read(&world.space, &found).await, Ok(Content::File(_, 300_000))));
+    world.node.stop().await;
+}
+
+/// Holds the log's writer until the sender is used; gives it back when the writer stands still.
+async fn hold_log(node: &Node) -> std::sync::mpsc::SyncSender<()> {
+    let (let_go, held) = std::sync::mpsc::sync_channel(1);
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let done: Done = Box::new(move |_| {
+        tell.send(()).expect("the test waits");
+        held.recv().expect("the test lets go");
+    });
+    let append = Append { blobs: vec![], epochs: vec![], done };
+    assert!(node.inner.log.append(append).is_ok(), "the queue has room");
+    told.await.expect("the writer answers");
+    let_go
 }
 
 #[tokio::test(flavor = "multi_thread")]

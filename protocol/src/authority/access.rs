@@ -70,6 +70,11 @@ impl Access {
         self.generation
     }
 
+    /// Makes every judgement up to this generation outdated.
+    pub fn outdate(&mut self, generation: u64) {
+        self.generation = self.generation.max(generation.saturating_add(1));
+    }
+
     /// Takes a change in.
     pub fn apply(&mut self, change: AccessChange) {
         self.generation += 1;
