@@ -171,9 +171,13 @@ async fn what_is_durable_is_there_and_known_even_if_the_actor_fails_during_its_c
     let addr = hosted.actor.lock().await.clone().expect("an actor runs");
     assert!(addr.send(Panic).await.is_err(), "the actor is gone");
     assert!(posting.await.expect("no panic").is_err(), "nothing is acknowledged");
-    let_go.send(()).expect("the log waits");
 
-    let after = world.put("b", 2).await.expect("written by the next actor");
+    let next = world.put("b", 2);
+    tokio::pin!(next);
+    let meanwhile = tokio::time::timeout(Duration::from_millis(300), next.as_mut()).await;
+    assert!(meanwhile.is_err(), "the next actor waits until the index shows the commit");
+    let_go.send(()).expect("the log waits");
+    let after = next.await.expect("written by the next actor");
     assert_eq!(
         world.node.frontier(&world.space).expect("hosted"),
         [after.version.epoch],
