@@ -23,6 +23,10 @@ use crate::{
     log::{AppendError, LogError},
 };
 
+/// A body up to this size has its own share of the memory for bodies, which nobody can hold by sending slowly: it is asked
+/// for when the body is there.
+pub const SMALL_BODY_BYTES_MAX: u64 = 16 * 1024;
+
 /// How a node runs.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -32,7 +36,7 @@ pub struct Options {
     pub key: [u8; 32],
     /// Whose spaces it hosts.
     pub admit: Admit,
-    /// Bodies in memory at one time, in bytes.
+    /// Bodies in memory at one time, in bytes: half of it for what goes out, an eighth for small ones that come in.
     pub body_bytes_max: usize,
     /// How long a request waits for its share of them.
     pub permit_wait: Duration,

@@ -35,7 +35,7 @@ pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
     }
     in_range("http.body_bytes_max", http.body_bytes_max, 1, i64::MAX.unsigned_abs())?;
     in_range("tokens.lifetime_max_s", tokens.lifetime_max_s, 1, LIFETIME_MAX_S)?;
-    in_range("memory.body_bytes_max", memory.body_bytes_max, INLINE_BYTES_MAX, u64::from(u32::MAX))?;
+    in_range("memory.body_bytes_max", memory.body_bytes_max, 4 * INLINE_BYTES_MAX, u64::from(u32::MAX))?;
     in_range("storage.segment_bytes", storage.segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
 }
 

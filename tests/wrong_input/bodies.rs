@@ -1,7 +1,12 @@
 //! Bodies that are too long, too slow, or end half-way.
 
 use super::World;
-use crate::harness::{Connection, Request, Setup, http::chunk_of, process::eventually, tokens::PUT};
+use crate::harness::{
+    Connection, Request, Setup,
+    http::chunk_of,
+    process::eventually,
+    tokens::{GET, PUT},
+};
 
 const MIB: usize = 1 << 20;
 
@@ -141,4 +146,14 @@ fn many_clients_that_stand_still_hold_up_nobody() {
         stalled.iter_mut().for_each(is_given_up);
     });
     world.node.ask(&put(&world).body(vec![7; MIB])).expect(200);
+}
+
+#[test]
+fn clients_that_send_slowly_hold_nobody_else_up() {
+    let world = World::with(Setup::default().option("memory.body_bytes_max", MIB));
+    let _slow: Vec<_> = (0..16).map(|_| begin(&world, MIB / 4, 1)).collect();
+    let _slower: Vec<_> = (0..16).map(|_| begin(&world, MIB / 4, MIB / 8)).collect();
+    world.node.ask(&put(&world).body(vec![7; 1000])).expect(200);
+    let answer = world.node.ask(&world.session.invoke(GET, "docs/b"));
+    assert_eq!(answer.body.len(), 1000);
 }

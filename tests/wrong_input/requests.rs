@@ -228,3 +228,9 @@ fn a_write_that_rests_on_what_this_host_has_not_seen() {
     let answer = world.refuses(&world.session.request(&statement).body("x"), 425, "frontier_behind");
     assert!(answer.header("retry-after").is_some());
 }
+
+#[test]
+fn a_key_with_a_raw_question_mark() {
+    let world = World::new();
+    world.refuses(&world.session.invoke(PUT, "docs/what?").body("other"), 400, "key_not_encoded");
+}

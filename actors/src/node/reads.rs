@@ -10,9 +10,9 @@ use kvspace_protocol::{
     kv::Effect,
     limits::{INLINE_BYTES_MAX, PROOFS_MAX},
 };
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Authorized, Content, Found, ListQuery, Lookup, Node, NodeError, Page};
+use super::{Authorized, Content, Found, ListQuery, Lookup, Node, NodeError, Page, SMALL_BODY_BYTES_MAX};
 use crate::{hosted::Hosted, index::PageQuery, log::ReadError};
 
 /// Keys that one look at the index passes, so that no list holds writers up.
@@ -60,7 +60,7 @@ impl Node {
             let (file, size) = opened.ok_or(NodeError::BlobPending)?;
             return Ok(Content::File(tokio::fs::File::from_std(file), size));
         }
-        let permit = self.body_permit(size).await?;
+        let permit = self.share(&self.inner.bytes_out, size).await?;
         let hosted = self.hosted(space)?;
         let bytes = self.read_inline(&hosted, &hash)?;
         if BlobHash::of(&bytes) != hash {
@@ -113,17 +113,21 @@ impl Node {
         Ok(self.hosted(space)?.frontier())
     }
 
-    /// A share of the memory for bodies, given back when it is dropped.
+    /// A share of the memory for bodies on their way in, given back when it is dropped.
     ///
     /// # Errors
     /// [`NodeError::Busy`] when none is free in time.
     pub async fn body_permit(&self, bytes: u64) -> Result<OwnedSemaphorePermit, NodeError> {
+        let inner = &self.inner;
+        self.share(if bytes <= SMALL_BODY_BYTES_MAX { &inner.small_bytes_in } else { &inner.bytes_in }, bytes).await
+    }
+
+    async fn share(&self, of: &Arc<Semaphore>, bytes: u64) -> Result<OwnedSemaphorePermit, NodeError> {
         let bytes = u32::try_from(bytes).map_err(|_| NodeError::Busy)?;
-        let share = self.inner.body_bytes.clone();
-        if let Ok(permit) = share.clone().try_acquire_many_owned(bytes) {
+        if let Ok(permit) = of.clone().try_acquire_many_owned(bytes) {
             return Ok(permit);
         }
-        let waited = tokio::time::timeout(self.inner.options.permit_wait, share.acquire_many_owned(bytes)).await;
+        let waited = tokio::time::timeout(self.inner.options.permit_wait, of.clone().acquire_many_owned(bytes)).await;
         waited.ok().and_then(Result::ok).ok_or(NodeError::Busy)
     }
 

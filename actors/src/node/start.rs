@@ -38,8 +38,12 @@ pub(super) struct Inner {
     pub(super) registry: Registry,
     pub(super) log: Log,
     pub(super) blobs: Blobs,
-    /// The memory for bodies, in bytes.
-    pub(super) body_bytes: Arc<Semaphore>,
+    /// The memory for values on their way out, in bytes.
+    pub(super) bytes_out: Arc<Semaphore>,
+    /// The memory for small values on their way in.
+    pub(super) small_bytes_in: Arc<Semaphore>,
+    /// The memory for other inline values on their way in.
+    pub(super) bytes_in: Arc<Semaphore>,
     pub(super) calls: Arc<Semaphore>,
     /// Held while a space is made, so that it is made once.
     pub(super) creating: AsyncMutex<()>,
@@ -133,7 +137,11 @@ fn open(options: Options, log_options: LogOptions) -> Result<Inner, StartError> 
         registry,
         log,
         blobs,
-        body_bytes: Arc::new(Semaphore::new(options.body_bytes_max)),
+        bytes_out: Arc::new(Semaphore::new(options.body_bytes_max / 2)),
+        small_bytes_in: Arc::new(Semaphore::new(options.body_bytes_max / 8)),
+        bytes_in: Arc::new(Semaphore::new(
+            options.body_bytes_max - options.body_bytes_max / 2 - options.body_bytes_max / 8,
+        )),
         calls: Arc::new(Semaphore::new(CALLS_MAX as usize)),
         creating: AsyncMutex::new(()),
         stopping: AtomicBool::new(false),

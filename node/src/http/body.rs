@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use kvspace_actors::{
     blobs::Upload,
-    node::{Body, Content, Node},
+    node::{Body, Content, Node, SMALL_BODY_BYTES_MAX},
 };
 use kvspace_protocol::{id::BlobHash, limits::INLINE_BYTES_MAX};
 use tokio::{io::AsyncReadExt as _, sync::OwnedSemaphorePermit, time::timeout};
@@ -78,9 +78,15 @@ impl RequestBody {
         if bounds.length.is_some_and(|length| length > most) {
             return self.stage(node, bounds, Bytes::new()).await;
         }
-        let reserved = bounds.length.unwrap_or(INLINE_BYTES_MAX);
+        // Whoever stands still before this much is here holds no share that another could use.
+        let mut start = self.collect(Bytes::new(), bounds, SMALL_BODY_BYTES_MAX - 1).await?;
+        let whole = self.chunks.is_none();
+        let reserved = if whole { start.len() as u64 } else { bounds.length.unwrap_or(INLINE_BYTES_MAX) };
         let permit = node.body_permit(reserved).await.map_err(|error| HttpError::node(Call::Invoke, &error))?;
-        let start = self.collect(bounds, reserved).await?;
+        if !whole {
+            let rest = timeout(bounds.idle, self.collect(start, bounds, reserved)).await;
+            start = rest.unwrap_or_else(|_| Err(HttpError::body_timeout()))?;
+        }
         if start.len() as u64 <= most {
             return Ok(Body::Inline { hash: BlobHash::of(&start), bytes: start, permit });
         }
@@ -88,9 +94,9 @@ impl RequestBody {
         self.stage(node, bounds, start).await
     }
 
-    /// Collects the body up to `most` bytes and the chunk that goes beyond.
-    async fn collect(&mut self, bounds: Bounds, most: u64) -> Result<Bytes, HttpError> {
-        let first = self.next(bounds.idle).await?.unwrap_or_default();
+    /// Collects the body, after `start`, up to `most` bytes and the chunk that goes beyond.
+    async fn collect(&mut self, start: Bytes, bounds: Bounds, most: u64) -> Result<Bytes, HttpError> {
+        let first = if start.is_empty() { self.next(bounds.idle).await?.unwrap_or_default() } else { start };
         if bounds.length == Some(first.len() as u64) {
             // The end is known; what the stream says next is nothing, and not asked for.
             self.chunks = None;
@@ -100,6 +106,9 @@ impl RequestBody {
         while collected.len() as u64 <= most {
             let Some(chunk) = self.next(bounds.idle).await? else { break };
             collected.extend_from_slice(&chunk);
+            if bounds.length == Some(collected.len() as u64) {
+                self.chunks = None;
+            }
         }
         Ok(collected.freeze())
     }
@@ -200,23 +209,23 @@ mod tests {
         let chunk = Bytes::from("hello");
         let address = chunk.as_ptr();
         let mut body = RequestBody::new(stream::iter([Ok(chunk)]));
-        let collected = body.collect(bounds(Some(5)), 5).await.expect("a body");
+        let collected = body.collect(Bytes::new(), bounds(Some(5)), 5).await.expect("a body");
         assert_eq!((collected.as_ptr(), &*collected), (address, &b"hello"[..]));
     }
 
     #[tokio::test]
     async fn chunks_are_put_together_up_to_the_bound() {
         let mut whole = body(&["he", "", "llo"]);
-        assert_eq!(whole.collect(bounds(None), 100).await.as_deref(), Ok(&b"hello"[..]));
+        assert_eq!(whole.collect(Bytes::new(), bounds(None), 100).await.as_deref(), Ok(&b"hello"[..]));
         let mut long = body(&["he", "llo", "never"]);
-        assert_eq!(long.collect(bounds(None), 4).await.as_deref(), Ok(&b"hello"[..]));
-        assert_eq!(body(&[]).collect(bounds(None), 4).await.as_deref(), Ok(&b""[..]));
+        assert_eq!(long.collect(Bytes::new(), bounds(None), 4).await.as_deref(), Ok(&b"hello"[..]));
+        assert_eq!(body(&[]).collect(Bytes::new(), bounds(None), 4).await.as_deref(), Ok(&b""[..]));
     }
 
     #[tokio::test]
     async fn a_body_that_stands_still_times_out() {
         let mut body = RequestBody::new(stream::iter([Ok(Bytes::from("he"))]).chain(stream::pending()));
-        assert_eq!(body.collect(bounds(Some(5)), 5).await, Err(HttpError::body_timeout()));
+        assert_eq!(body.collect(Bytes::new(), bounds(Some(5)), 5).await, Err(HttpError::body_timeout()));
     }
 
     #[test]

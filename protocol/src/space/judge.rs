@@ -15,7 +15,7 @@ use crate::{
     authority::{
         Chain, Proof, Proofs, Purpose, RevocationStanding, chain, is_host_delegation, judge_revocation, within,
     },
-    capability::{Role, Token, Verified},
+    capability::{Resource, Role, Token, Verified},
     dag::{Dag, Past, Place},
     epoch::{Epoch, Event, Malformed, SignedEpoch},
     id::{Address, EpochId, HostKey, SpaceId},
@@ -246,8 +246,7 @@ impl Bench<'_> {
 pub(super) fn operations<'a>(token: &'a Token, space: &'a SpaceId) -> impl Iterator<Item = (&'a str, bool)> {
     let invoked = (token.role() == Role::Invocation).then(|| token.capabilities());
     invoked.into_iter().flatten().filter_map(move |held| {
-        let here = held.resource.space() == Some(space) && held.resource.service() == Some(KV);
-        let key = held.resource.path().filter(|_| here)?;
+        let key = key_of(&held.resource, space)?;
         match held.ability.canonical() {
             PUT => Some((key, true)),
             DEL => Some((key, false)),
@@ -256,14 +255,16 @@ pub(super) fn operations<'a>(token: &'a Token, space: &'a SpaceId) -> impl Itera
     })
 }
 
+/// The key that a resource names in `space`. One with a query or fragment names none: `what?` is not the key `what`.
+fn key_of<'a>(resource: &'a Resource, space: &SpaceId) -> Option<&'a str> {
+    let here = resource.space() == Some(space) && resource.service() == Some(KV);
+    resource.path().filter(|_| here && !resource.text().contains(['?', '#']))
+}
+
 /// Whether there is one value for each put and, where the writer signed them, they are the signed ones.
 pub(super) fn content_holds(token: &Token, values: &[Value], space: &SpaceId) -> bool {
-    let puts = token.capabilities().iter().filter(|held| {
-        held.resource.space() == Some(space)
-            && held.resource.service() == Some(KV)
-            && held.resource.path().is_some()
-            && held.ability.canonical() == PUT
-    });
+    let puts = token.capabilities().iter();
+    let puts = puts.filter(|held| key_of(&held.resource, space).is_some() && held.ability.canonical() == PUT);
     let puts: Vec<_> = puts.collect();
     let signed = |(held, value): (&&crate::capability::Capability, &Value)| {
         token.content().is_none_or(|content| {

@@ -105,6 +105,10 @@ fn effect(wanted: &Capability) -> Result<Option<Effect>, HttpError> {
         Ability::DEL => Effect::Delete,
         _ => return Ok(None),
     };
+    if wanted.resource.text().contains(['?', '#']) {
+        let words = "a key holds no ? and no #: percent-encode it (%3F, %23)".to_owned();
+        return Err(HttpError::bad_request("key_not_encoded", words));
+    }
     if key.len() > KEY_BYTES_MAX {
         let words = format!("the key has {} bytes, more than {KEY_BYTES_MAX}", key.len());
         return Err(HttpError::bad_request("key_too_long", words));
@@ -166,6 +170,15 @@ mod tests {
         assert_eq!(of(&format!("{SPACE}/space"), "tinycloud.space/info"), Ok(None));
         assert_eq!(of(&format!("{SPACE}/kv/a"), "tinycloud.kv/*"), Ok(None));
         assert_eq!(of(&format!("{SPACE}/kv/"), "tinycloud.kv/list"), Ok(Some(Effect::List("".into()))));
+    }
+
+    #[test]
+    fn what_follows_a_raw_question_mark_is_not_taken_off_a_key() {
+        for ability in ["tinycloud.kv/get", "tinycloud.kv/put", "tinycloud.kv/del", "tinycloud.kv/metadata"] {
+            assert!(of(&format!("{SPACE}/kv/what?"), ability).is_err());
+            assert!(of(&format!("{SPACE}/kv/what#x"), ability).is_err());
+            assert!(of(&format!("{SPACE}/kv/what%3F"), ability).is_ok());
+        }
     }
 
     #[test]
