@@ -104,10 +104,15 @@ async fn after_a_panic_the_space_goes_on_in_a_new_incarnation_with_all_it_had() 
     let world = World::new().await;
     let before = world.put("a", 1).await.expect("written");
     let hosted = world.node.space(&world.space).expect("hosted");
+    let generation = hosted.access().generation();
     let addr = hosted.actor.lock().await.clone().expect("an actor runs");
     assert!(addr.send(Panic).await.is_err(), "the actor is gone");
     let after = world.put("b", 2).await.expect("written by the next actor");
     assert!(after.version > before.version);
+    assert!(
+        hosted.access().generation() > generation,
+        "what was judged by the former actor's authority is judged anew"
+    );
     assert_eq!(world.node.frontier(&world.space).expect("hosted"), [after.version.epoch], "one head: nothing was lost");
     let again = world.put("a", 1).await.expect("the first outcome again");
     assert_eq!(again.version, before.version);

@@ -141,3 +141,12 @@ fn a_delegation_that_grants_more_than_it_has_grants_nothing() {
     assert_eq!(scene.refusal(&epoch), None);
     assert_eq!(scene.mirror.operations().len(), 0);
 }
+
+#[test]
+fn a_resource_with_a_raw_question_mark_names_no_key() {
+    let mut scene = Scene::new();
+    let (raw, encoded) = (scene.put("what?", b"other", &[]), scene.put("what%3F", b"other", &[]));
+    assert!(!scene.is_sound(raw, START_MS));
+    assert!(scene.is_sound(encoded, START_MS));
+    assert_eq!(scene.mirror.live("what"), None);
+}
