@@ -5,6 +5,7 @@ mod chain;
 mod revocation;
 
 pub use access::{Access, AccessChange, Allowed, Grants, is_host_delegation, spaces_to_host};
+pub(crate) use chain::identities_beneath;
 pub use chain::{Chain, Purpose, chain, within};
 pub use revocation::{Standing as RevocationStanding, judge as judge_revocation};
 

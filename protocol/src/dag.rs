@@ -57,14 +57,37 @@ impl Vector {
 #[derive(Debug, Clone)]
 pub struct Past(Vec<Place>);
 
-/// The linear run of one host's epochs in one incarnation.
-#[derive(Debug, Clone)]
-struct Branch {
-    host: HostKey,
-    incarnation: Incarnation,
-    tip_n: u64,
+/// The linear run of one host's epochs in one incarnation. All that an index keeps of the DAG beside its epochs' places:
+/// [`Dag::of`] makes the DAG from it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branch {
+    /// The host.
+    pub host: HostKey,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// The number of the first epoch: 0, or where the chain forked.
+    pub first_n: u64,
+    /// The last epoch.
+    pub tip: EpochId,
+    /// Its number.
+    pub tip_n: u64,
+    /// Its clock.
+    pub tip_seq: u64,
+    /// Whether it is in no other's Past.
+    pub is_head: bool,
     /// Of each other branch, ascending by n: from this branch's epoch n on, Past reaches up to m there.
-    learned: BTreeMap<u32, Vec<(u64, u64)>>,
+    pub learned: BTreeMap<u32, Vec<(u64, u64)>>,
+}
+
+/// What taking an epoch in changed in the DAG.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inserted {
+    /// Where it stands.
+    pub place: Place,
+    /// How far its Past reaches in other branches, where that is further than its branch reached before.
+    pub learned: Vec<Place>,
+    /// Other branches whose last epoch is a head no more.
+    pub ended: Vec<u32>,
 }
 
 /// What a header says of an epoch's place.
@@ -116,6 +139,28 @@ pub struct Dag {
 }
 
 impl Dag {
+    /// The DAG of these branches, by number.
+    #[must_use]
+    pub fn of(branches: Vec<Branch>) -> Self {
+        let mut dag = Self::default();
+        for (branch, number) in branches.into_iter().zip(0..) {
+            dag.note_fork(branch.host, branch.incarnation, branch.first_n);
+            dag.epochs += branch.tip_n - branch.first_n + 1;
+            if branch.is_head {
+                let place = Place { branch: number, n: branch.tip_n };
+                dag.heads.insert(branch.tip, Head { place, seq: branch.tip_seq });
+            }
+            dag.branches.push(branch);
+        }
+        dag
+    }
+
+    /// The branches, by number.
+    #[must_use]
+    pub fn branches(&self) -> &[Branch] {
+        &self.branches
+    }
+
     /// The ids of the heads, ascending: the frontier.
     pub fn frontier(&self) -> impl ExactSizeIterator<Item = EpochId> {
         self.heads.keys().copied()
@@ -189,31 +234,42 @@ impl Dag {
         vector
     }
 
-    /// Takes an epoch in whose prev and parents are held, and says where it stands.
-    pub fn insert(&mut self, link: &Link<'_>) -> Place {
+    /// Takes an epoch in whose prev and parents are held.
+    pub fn insert(&mut self, link: &Link<'_>) -> Inserted {
         let at_tip = |place: &Place| self.branches.get(place.branch as usize).is_some_and(|b| b.tip_n == place.n);
         let goes_on = link.prev.filter(at_tip);
         let branch = goes_on.map_or_else(|| self.open(link), |prev| prev.branch);
         let place = Place { branch, n: link.n };
-        self.branches[branch as usize].tip_n = link.n;
-        match goes_on {
-            // The usual epoch learns nothing from another chain, so nothing but its prev can end being a head.
-            Some(prev) if link.parents.is_empty() => self.heads.retain(|_, head| head.place != prev),
-            Some(_) | None => self.learn(place, &self.vector(&Self::past(link.prev, link.parents))),
+        let run = &mut self.branches[branch as usize];
+        let replaced = std::mem::replace(&mut run.tip, link.id);
+        (run.tip_n, run.tip_seq, run.is_head) = (link.n, link.seq, true);
+        let mut inserted = Inserted { place, learned: Vec::new(), ended: Vec::new() };
+        if goes_on.is_some() {
+            self.heads.remove(&replaced);
+        }
+        // The usual epoch learns nothing from another chain.
+        if goes_on.is_none() || !link.parents.is_empty() {
+            self.learn(&mut inserted, &self.vector(&Self::past(link.prev, link.parents)));
         }
         self.heads.insert(link.id, Head { place, seq: link.seq });
         self.epochs += 1;
-        place
+        inserted
     }
 
-    /// Notes what the epoch at `place` learnt from other chains, and which heads are heads no more.
-    fn learn(&mut self, place: Place, past: &Vector) {
+    /// Notes what a new epoch learnt from other chains, and which heads are heads no more.
+    fn learn(&mut self, inserted: &mut Inserted, past: &Vector) {
+        let place = inserted.place;
         let known = self.reach(place);
         let run = &mut self.branches[place.branch as usize];
         for other in past.iter().filter(|other| other.branch != place.branch && !known.contains(*other)) {
             run.learned.entry(other.branch).or_default().push((place.n, other.n));
+            inserted.learned.push(other);
         }
-        self.heads.retain(|_, head| !past.contains(head.place));
+        let ended = self.heads.extract_if(.., |_, head| past.contains(head.place)).map(|(_, head)| head.place.branch);
+        inserted.ended.extend(ended);
+        for branch in &inserted.ended {
+            self.branches[*branch as usize].is_head = false;
+        }
     }
 
     /// How far the epoch at `place` reaches in another branch.
@@ -224,18 +280,25 @@ impl Dag {
     }
 
     fn open(&mut self, link: &Link<'_>) -> u32 {
-        let same = |b: &Branch| b.host == link.host && b.incarnation == link.incarnation;
-        if self.branches.iter().any(same) {
-            self.forks.push(Fork { host: link.host, incarnation: link.incarnation, n: link.n });
-        }
+        self.note_fork(link.host, link.incarnation, link.n);
         let number = u32::try_from(self.branches.len()).expect("memory ends before 2^32 branches");
         self.branches.push(Branch {
             host: link.host,
             incarnation: link.incarnation,
+            first_n: link.n,
+            tip: link.id,
             tip_n: link.n,
+            tip_seq: link.seq,
+            is_head: true,
             learned: BTreeMap::new(),
         });
         number
+    }
+
+    fn note_fork(&mut self, host: HostKey, incarnation: Incarnation, n: u64) {
+        if self.branches.iter().any(|known| known.host == host && known.incarnation == incarnation) {
+            self.forks.push(Fork { host, incarnation, n });
+        }
     }
 }
 
@@ -251,11 +314,11 @@ mod tests {
     #[test]
     fn an_ancestor_is_told_from_a_concurrent_epoch() {
         let mut dag = Dag::default();
-        let a0 = dag.insert(&link(1, 1, 0, None, &[]));
-        let b0 = dag.insert(&link(2, 2, 0, None, &[]));
-        let a1 = dag.insert(&link(3, 1, 1, Some(a0), &[]));
+        let a0 = dag.insert(&link(1, 1, 0, None, &[])).place;
+        let b0 = dag.insert(&link(2, 2, 0, None, &[])).place;
+        let a1 = dag.insert(&link(3, 1, 1, Some(a0), &[])).place;
         assert!(!dag.reach(a1).contains(b0));
-        let b1 = dag.insert(&link(4, 2, 1, Some(b0), &[a0]));
+        let b1 = dag.insert(&link(4, 2, 1, Some(b0), &[a0])).place;
         assert!(dag.reach(b1).contains(a0) && !dag.reach(b1).contains(a1) && !dag.reach(b0).contains(a0));
         assert_eq!(dag.frontier().collect::<Vec<_>>(), [EpochId([3; 32]), EpochId([4; 32])]);
     }
@@ -263,17 +326,20 @@ mod tests {
     #[test]
     fn a_forked_chain_is_two_branches_and_both_stay_heads() {
         let mut dag = Dag::default();
-        let a0 = dag.insert(&link(1, 1, 0, None, &[]));
-        let b0 = dag.insert(&link(9, 2, 0, None, &[]));
-        let a1 = dag.insert(&link(2, 1, 1, Some(a0), &[b0]));
-        let twin = dag.insert(&link(3, 1, 1, Some(a0), &[]));
+        let a0 = dag.insert(&link(1, 1, 0, None, &[])).place;
+        let b0 = dag.insert(&link(9, 2, 0, None, &[])).place;
+        let a1 = dag.insert(&link(2, 1, 1, Some(a0), &[b0])).place;
+        let twin = dag.insert(&link(3, 1, 1, Some(a0), &[])).place;
         assert_ne!(a1.branch, twin.branch);
         assert_eq!(dag.forks().len(), 1);
         assert_eq!(dag.heads().len(), 2);
         assert!(dag.reach(twin).contains(a0) && !dag.reach(twin).contains(a1) && !dag.reach(twin).contains(b0));
-        let on = dag.insert(&link(4, 1, 2, Some(twin), &[a1]));
+        let on = dag.insert(&link(4, 1, 2, Some(twin), &[a1])).place;
         assert_eq!(on.branch, twin.branch);
         assert!(dag.reach(on).contains(a1) && dag.reach(on).contains(b0));
         assert_eq!(dag.heads().len(), 1);
+        let again = Dag::of(dag.branches().to_vec());
+        assert_eq!((again.heads(), again.forks(), again.len()), (dag.heads(), dag.forks(), 5));
+        assert_eq!(again.reach(on), dag.reach(on));
     }
 }

@@ -138,6 +138,13 @@ pub struct Standing {
     pub host: Option<Address>,
 }
 
+impl Standing {
+    /// All of them.
+    pub fn roots(&self) -> impl Iterator<Item = &Address> {
+        self.proofs.iter().chain(&self.host)
+    }
+}
+
 /// What a write demands of the present state of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {

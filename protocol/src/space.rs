@@ -18,13 +18,13 @@ use std::collections::VecDeque;
 
 use ed25519_dalek::SigningKey;
 
-pub use effect::{CallId, Change, Commit, Invalid, NewValue, Output, Refusal, Reply, Write, Written};
+pub use effect::{CallId, Change, Commit, Invalid, NewEpoch, NewValue, Output, Refusal, Reply, Write, Written};
 pub use judge::CheckedEpoch;
 pub use memory::MemoryView;
 pub use view::{EpochAt, View, ViewError};
 
 use self::{
-    apply::{Index, Log},
+    apply::Log,
     batch::{Batch, Own},
     judge::{Ancestry, Bench},
     view::Overlay,
@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     authority::{Access, AccessChange, Proof},
-    dag::Dag,
+    dag::{Branch, Dag, Place},
     id::{Did, EpochId, HostKey, Incarnation, Millis, SpaceId},
     kv::Operation,
     limits::CLOCK_AHEAD_MAX_MS,
@@ -84,37 +84,49 @@ impl Space {
         }
     }
 
-    /// Takes in an epoch that is durable already: how a space is opened from its log, epochs in log order.
+    /// The space as an index has kept it: `held` and `view` are of the same moment.
     ///
-    /// Returns what the index has to hold because of it; the index that `view` reads may hold it already. When an epoch
-    /// is of this very incarnation, whose last commit must not have failed, its chain goes on.
+    /// When the index holds a chain of this very incarnation, whose last commit must not have failed, that chain goes on.
+    ///
+    /// # Errors
+    /// [`ReplayError`] when index and log do not fit together, or the view cannot be read.
+    pub fn reopen(
+        id: SpaceId,
+        key: SigningKey,
+        incarnation: Incarnation,
+        held: Held,
+        view: &dyn View,
+    ) -> Result<Self, ReplayError> {
+        let mut space = Self::new(id.clone(), key, incarnation);
+        let Held { branches, delegations, revoking } = held;
+        space.log = Log::restore(id.clone(), Dag::of(branches), delegations);
+        for checked in revoking {
+            let epoch = checked.epoch.id;
+            let ancestry = Ancestry::find(&checked.epoch, view)?.map_err(|_| ReplayError::Ancestor(epoch))?;
+            let judged = space.bench(view).judge(&checked, &ancestry)?;
+            let judged = judged.map_err(|invalid| ReplayError::Invalid(epoch, invalid))?;
+            space.log.revoke_again(&id, &epoch, &judged, view)?;
+        }
+        let own = |branch: &&Branch| branch.host == space.host && branch.incarnation == incarnation;
+        if let Some(branch) = space.log.dag.branches().iter().rfind(own) {
+            space.own.last = Some((branch.tip, branch.tip_n));
+            space.own.seq = branch.tip_seq;
+        }
+        Ok(space)
+    }
+
+    /// Takes in an epoch that is durable already: how the index is made from the log, epochs in log order. Returns what the
+    /// index has to hold because of it.
     ///
     /// # Errors
     /// [`ReplayError`] when the log does not hold what it should, or the view cannot be read.
     pub fn replay(&mut self, view: &dyn View, checked: &CheckedEpoch) -> Result<Vec<Change>, ReplayError> {
-        self.take_durable(view, checked, Index::Learns)
-    }
-
-    /// As [`Space::replay`], where the index that `view` reads holds everything already and has nothing to learn.
-    ///
-    /// # Errors
-    /// [`ReplayError`] when the log does not hold what it should, or the view cannot be read.
-    pub fn restore(&mut self, view: &dyn View, checked: &CheckedEpoch) -> Result<(), ReplayError> {
-        self.take_durable(view, checked, Index::Knows).map(drop)
-    }
-
-    fn take_durable(
-        &mut self,
-        view: &dyn View,
-        checked: &CheckedEpoch,
-        index: Index,
-    ) -> Result<Vec<Change>, ReplayError> {
         let mut view = Overlay::new(view);
         let (id, header) = (checked.epoch().id, &checked.epoch().header);
         let ancestry = Ancestry::find(checked.epoch(), &view)?.map_err(|_| ReplayError::Ancestor(id))?;
         let judged = self.bench(&view).judge(checked, &ancestry)?;
         let judged = judged.map_err(|invalid| ReplayError::Invalid(id, invalid))?;
-        let applied = self.log.apply(&self.id, checked, &ancestry, judged, &mut view, index)?;
+        let applied = self.log.apply(&self.id, checked, &ancestry, judged, &mut view)?;
         if header.host == self.host && header.incarnation == self.own.incarnation {
             self.own.last = Some((id, header.n));
             self.own.seq = header.seq;
@@ -273,7 +285,7 @@ impl Space {
                     self.outputs.push_back(Output::Refused(checked.epoch.id, invalid));
                 }
                 Ok(judged) => {
-                    let applied = self.log.apply(&self.id, &checked, &ancestry, judged, view, Index::Learns)?;
+                    let applied = self.log.apply(&self.id, &checked, &ancestry, judged, view)?;
                     self.waiting.held(&checked.epoch.id);
                     revoked |= applied.access.iter().any(|change| matches!(change, AccessChange::Revoked(_)));
                     self.held_back.extend(applied.access.into_iter().map(Output::Access));
@@ -284,6 +296,17 @@ impl Space {
         }
         Ok(revoked)
     }
+}
+
+/// What an index has kept of a space, beside what a [`View`] shows.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    /// The branches, by number.
+    pub branches: Vec<Branch>,
+    /// The delegations, with every place that [`Change::Delegation`] named.
+    pub delegations: Vec<(Proof, Vec<Place>)>,
+    /// The epochs with [`NewEpoch::revokes`], ancestors first.
+    pub revoking: Vec<CheckedEpoch>,
 }
 
 /// The state machine cannot go on. Nothing of its open batch is durable.

@@ -130,6 +130,12 @@ pub(super) fn closure(token: &Token, proofs: &impl Proofs) -> Result<BTreeMap<Ad
     Ok(members)
 }
 
+/// The identities of a delegation and of all it rests on; `None` when something of that is unknown.
+pub(crate) fn identities_beneath(proof: &Proof, proofs: &impl Proofs) -> Option<BTreeSet<Identity>> {
+    let members = closure(proof, proofs).ok()?;
+    Some(members.values().chain([proof]).map(|member| member.identity()).collect())
+}
+
 /// The proofs that count: none when every capability is the signer's own.
 fn cites(token: &Token) -> &[Address] {
     if dependent(token).next().is_none() { &[] } else { token.proofs() }

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use super::{
     cut::{Carrier, Cuts, Revocation},
-    effect::Change,
-    judge::{Ancestry, CheckedEpoch, Judged, Verdict, integrity, operations},
+    effect::{Change, NewEpoch},
+    judge::{Ancestry, CheckedEpoch, Judged, Verdict, effects, integrity},
     tokens::Tokens,
     view::{EpochAt, Overlay, View, ViewError},
 };
 use crate::{
-    authority::{Access, AccessChange, Chain, Proof, RevocationStanding},
+    authority::{Access, AccessChange, Chain, Proof, Proofs, RevocationStanding, identities_beneath},
     capability::Role,
     dag::{Dag, Link, Place, Vector},
-    id::{Address, Identity, Key, SpaceId},
-    kv::{Effect, Operation, Standing, Version, Winner},
+    id::{Address, EpochId, Identity, Key, SpaceId},
+    kv::{Effect, Operation, Standing, Value, Version, Winner},
 };
 
 /// What a space knows beside its keys: a function of the set of epochs.
@@ -43,7 +43,34 @@ impl Log {
         }
     }
 
-    /// Takes in an epoch all of whose Past is held; changes go to `changes` and, for the next epoch, to `view`.
+    /// What an index has kept: the DAG, and every delegation with the places where it stands. Revocations follow, by
+    /// [`Log::revoke_again`].
+    pub(super) fn restore(space: SpaceId, dag: Dag, delegations: Vec<(Proof, Vec<Place>)>) -> Self {
+        let mut log = Self { dag, ..Self::new(space) };
+        for (proof, places) in delegations {
+            log.access.apply(AccessChange::Delegation(proof.clone()));
+            log.tokens.restore(proof, places);
+        }
+        let roots: Vec<_> = log.tokens.all().map(|proof| proof.address()).collect();
+        roots.iter().for_each(|root| log.note_root(root));
+        log
+    }
+
+    /// Takes in the revocations of an epoch whose operations the index holds.
+    pub(super) fn revoke_again(
+        &mut self,
+        space: &SpaceId,
+        epoch: &EpochId,
+        judged: &Judged,
+        view: &dyn View,
+    ) -> Result<(), ViewError> {
+        let Some(EpochAt { place, .. }) = view.epoch(epoch)? else {
+            return Err(ViewError(format!("epoch {epoch} is not in the index")));
+        };
+        self.revoke_all(space, place, judged, view, &mut Applied::default()).map(drop)
+    }
+
+    /// Takes in an epoch all of whose Past is held; changes go to the index and, for the next epoch, to `view`.
     pub(super) fn apply(
         &mut self,
         space: &SpaceId,
@@ -51,7 +78,6 @@ impl Log {
         ancestry: &Ancestry,
         judged: Judged,
         view: &mut Overlay<'_>,
-        index: Index,
     ) -> Result<Applied, ViewError> {
         let (epoch, header) = (&checked.epoch, &checked.epoch.header);
         let (prev, parents) = ancestry.places();
@@ -64,68 +90,99 @@ impl Log {
             prev,
             parents: &parents,
         };
-        let place = self.dag.insert(&link);
+        let inserted = self.dag.insert(&link);
+        let place = inserted.place;
+        let is_revocation = |verdict: &Verdict| matches!(verdict, Verdict::Revocation(..));
         let mut applied = Applied::default();
-        applied.push(view, Change::Epoch { id: epoch.id, at: EpochAt { place, seq: header.seq } });
+        let (host, incarnation) = (header.host, header.incarnation);
+        let revokes = judged.verdicts.iter().any(is_revocation);
+        let new = NewEpoch { id: epoch.id, seq: header.seq, inserted, host, incarnation, revokes };
+        applied.push(view, Change::Epoch(new));
         // A delegation stands in the log by its bytes alone: whether it holds is asked of whatever rests on it.
-        for token in checked.tokens.iter().flatten() {
-            if token.role() == Role::Delegation {
-                self.tokens.learn(token, place, &self.dag, &judged.past);
-                if !self.access.holds(&token.address()) {
-                    applied.access(&mut self.access, AccessChange::Delegation(token.clone()));
-                }
+        for (event, token) in (0u16..).zip(&checked.tokens) {
+            let Some(token) = token.as_ref().filter(|token| token.role() == Role::Delegation) else { continue };
+            if self.tokens.learn(token, place, &self.dag, &judged.past) {
+                applied.push(view, Change::Delegation { address: token.address(), place, event });
+            }
+            if !self.access.holds(&token.address()) {
+                applied.access(&mut self.access, AccessChange::Delegation(token.clone()));
             }
         }
-        let host: BTreeSet<Identity> = judged.host.identities();
-        let mut written: BTreeMap<Key, Vec<Operation>> = BTreeMap::new();
-        let mut carries = false;
-        for (index, verdict) in (0u16..).zip(&judged.verdicts) {
-            match verdict {
-                Verdict::Dead => applied.dead += 1,
-                Verdict::Delegation => {}
-                Verdict::Revocation(token, standing) => {
-                    let carrier =
-                        Carrier { place, event: index, past: self.dag.vector(&judged.past), host: host.clone() };
-                    carries |= self.revoke(space, token, standing, carrier, view)?;
-                    let target = standing.target.identity();
-                    if !self.access.is_revoked(&target) {
-                        applied.access(&mut self.access, AccessChange::Revoked(target));
-                    }
-                }
-                Verdict::Operations(token, chain) => {
-                    let version = |number| Version::new(header.seq, epoch.id, index, number);
-                    let standing = self.standing(token, chain, header.proof, &judged.host);
-                    let values = &epoch.events[usize::from(index)].values;
-                    for operation in write(token, space, values, standing, place, version) {
-                        written.entry(operation.key.clone()).or_default().push(operation.clone());
-                        applied.push(view, Change::Operation(operation));
-                    }
-                }
+        let affected =
+            if revokes { self.revoke_all(space, place, &judged, view, &mut applied)? } else { BTreeSet::new() };
+        let written = self.operations(space, checked, place, &judged);
+        for operation in written.values().flatten() {
+            applied.push(view, Change::Operation(operation.clone()));
+        }
+        let is_affected = |root: &Address| self.chains.get(root).is_some_and(|members| !members.is_disjoint(&affected));
+        let to_judge = if affected.is_empty() { BTreeSet::new() } else { view.keys_under(&is_affected)? };
+        for (key, fresh) in written.iter().filter(|(key, _)| !to_judge.contains(*key)) {
+            if let Some(change) = self.winner(key, fresh, view)? {
+                applied.push(view, change);
             }
         }
-        let revoked = carries && self.cuts.settle();
-        if index == Index::Knows {
-            return Ok(applied);
-        }
-        let keys = if revoked { view.keys()? } else { written.keys().cloned().collect() };
-        for key in keys {
-            let fresh = if revoked { &[][..] } else { written.get(&key).map_or(&[][..], Vec::as_slice) };
-            if let Some(change) = self.winner(&key, fresh, view)? {
+        for key in &to_judge {
+            if let Some(change) = self.winner(key, &[], view)? {
                 applied.push(view, change);
             }
         }
         Ok(applied)
     }
 
+    /// The operations of a judged epoch, by key.
+    fn operations(
+        &mut self,
+        space: &SpaceId,
+        checked: &CheckedEpoch,
+        place: Place,
+        judged: &Judged,
+    ) -> BTreeMap<Key, Vec<Operation>> {
+        let epoch = &checked.epoch;
+        let mut written: BTreeMap<Key, Vec<Operation>> = BTreeMap::new();
+        for ((index, verdict), event) in (0u16..).zip(&judged.verdicts).zip(&epoch.events) {
+            let Verdict::Operations(token, chain) = verdict else { continue };
+            let version = |number| Version::new(epoch.header.seq, epoch.id, index, number);
+            let standing = self.standing(token, chain, epoch.header.proof);
+            for operation in write(token, space, &event.values, standing, place, version) {
+                written.entry(operation.key.clone()).or_default().push(operation);
+            }
+        }
+        written
+    }
+
+    /// Takes in the revocations of a judged epoch; gives the delegations for which something else stands than before.
+    fn revoke_all(
+        &mut self,
+        space: &SpaceId,
+        place: Place,
+        judged: &Judged,
+        view: &dyn View,
+        applied: &mut Applied,
+    ) -> Result<BTreeSet<Identity>, ViewError> {
+        let host = judged.host.identities();
+        let mut counts = false;
+        for (event, verdict) in (0u16..).zip(&judged.verdicts) {
+            let Verdict::Revocation(token, standing) = verdict else { continue };
+            let carrier = Carrier { place, event, past: self.dag.vector(&judged.past), host: host.clone() };
+            counts |= self.revoke(space, token, standing, carrier, view)?;
+            let target = standing.target.identity();
+            if !self.access.is_revoked(&target) {
+                applied.access(&mut self.access, AccessChange::Revoked(target));
+            }
+        }
+        Ok(if counts { self.cuts.settle() } else { BTreeSet::new() })
+    }
+
     /// Who wins `key` now, if that changed. `fresh` are the operations this epoch added, or none to judge all anew.
     fn winner(&self, key: &Key, fresh: &[Operation], view: &Overlay<'_>) -> Result<Option<Change>, ViewError> {
         let present = view.winner(key)?;
         if let [only] = fresh
-            && present.as_ref().is_none_or(|present| present.version < only.version)
             && !self.is_void(only)
             && view.occurrences(key, &only.identity)?.len() == 1
         {
-            return Ok(Some(Change::Winner { key: key.clone(), winner: Some(only.clone()) }));
+            // It counts, and nothing else has changed: the greater one wins.
+            let wins = present.as_ref().is_none_or(|present| present.version < only.version);
+            return Ok(wins.then(|| Change::Winner { key: key.clone(), winner: Some(only.clone()) }));
         }
         let history = view.history(key)?;
         let winner = Winner::among(&history, |operation| self.is_void(operation)).cloned();
@@ -138,26 +195,30 @@ impl Log {
         if self.cuts.is_empty() {
             return false;
         }
-        let Standing { proofs, host } = &operation.standing;
         let mut chain = BTreeSet::new();
-        for root in proofs.iter().chain(host) {
+        for root in operation.standing.roots() {
             chain.extend(self.chains.get(root).into_iter().flat_map(|members| members.iter().copied()));
         }
         self.cuts.voids(&chain, operation.place, &operation.version)
     }
 
     /// What an operation stands on, with the chains noted for later.
-    fn standing(&mut self, token: &Proof, chain: &Chain, host_proof: Option<Address>, host: &Chain) -> Standing {
+    fn standing(&mut self, token: &Proof, chain: &Chain, host: Option<Address>) -> Standing {
         let rooted = chain.members().len() == 0;
-        let proofs = if rooted { &[][..] } else { token.proofs() };
-        for cited in proofs {
-            let members = || Arc::new(chain.from(cited).into_iter().map(|(_, member)| member.identity()).collect());
-            self.chains.entry(*cited).or_insert_with(members);
+        let standing = Standing { proofs: if rooted { [].into() } else { token.proofs().into() }, host };
+        standing.roots().for_each(|root| self.note_root(root));
+        standing
+    }
+
+    /// Notes the chain of a delegation that is held with all it rests on.
+    fn note_root(&mut self, root: &Address) {
+        if self.chains.contains_key(root) {
+            return;
         }
-        if let Some(address) = host_proof {
-            self.chains.entry(address).or_insert_with(|| Arc::new(host.identities()));
+        let members = self.tokens.find(root).and_then(|proof| identities_beneath(proof, &self.tokens));
+        if let Some(members) = members {
+            self.chains.insert(*root, Arc::new(members));
         }
-        Standing { proofs: proofs.into(), host: host_proof }
     }
 
     /// Takes in a revocation; true when it counts, so that the cuts have to be settled anew.
@@ -167,7 +228,7 @@ impl Log {
         token: &Proof,
         standing: &RevocationStanding,
         carrier: Carrier,
-        view: &Overlay<'_>,
+        view: &dyn View,
     ) -> Result<bool, ViewError> {
         self.revocations.insert(token.identity());
         if !standing.counts {
@@ -190,21 +251,11 @@ impl Log {
     }
 }
 
-/// What the index behind the view knows of an epoch that is taken in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Index {
-    /// Nothing: the changes are for it.
-    Learns,
-    /// Everything.
-    Knows,
-}
-
 /// The effects of one epoch.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
     pub(super) changes: Vec<Change>,
     pub(super) access: Vec<AccessChange>,
-    pub(super) dead: usize,
 }
 
 impl Applied {
@@ -222,21 +273,13 @@ impl Applied {
 fn write(
     token: &Proof,
     space: &SpaceId,
-    values: &[crate::kv::Value],
+    values: &[Value],
     standing: Standing,
     place: Place,
     version: impl Fn(u16) -> Version,
 ) -> Vec<Operation> {
-    let mut values = values.iter();
-    let effect = |is_put: bool| match is_put {
-        true => values.next().cloned().map(|value| Effect::Put(Arc::new(value))),
-        false => Some(Effect::Delete),
-    };
     let integrity = integrity(token);
-    let (keys, puts): (Vec<_>, Vec<_>) = operations(token, space).unzip();
-    let effects = puts.into_iter().map_while(effect);
-    let numbered = (0u16..).zip(keys.into_iter().zip(effects));
-    let operation = |(number, (key, effect)): (u16, (&str, Effect))| Operation {
+    let operation = |(number, (key, value)): (u16, (&str, Option<&Value>))| Operation {
         key: key.into(),
         version: version(number),
         place,
@@ -244,7 +287,7 @@ fn write(
         standing: standing.clone(),
         expiry: token.expiry(),
         integrity,
-        effect,
+        effect: value.map_or(Effect::Delete, |value| Effect::Put(Arc::new(value.clone()))),
     };
-    numbered.map(operation).collect()
+    (0u16..).zip(effects(token, space, values)).map(operation).collect()
 }

@@ -91,15 +91,16 @@ impl Cuts {
         }
     }
 
-    /// Computes all cuts anew; false when none has changed.
-    pub(super) fn settle(&mut self) -> bool {
+    /// Computes all cuts anew; gives the delegations whose revocations let something else stand than before.
+    pub(super) fn settle(&mut self) -> BTreeSet<Identity> {
         let mut cuts = BTreeMap::new();
         for id in self.revocations.keys() {
             self.cut(*id, &mut cuts);
         }
-        let changed = cuts != self.cuts;
+        let changed = self.revocations.iter().filter(|(id, _)| cuts.get(id) != self.cuts.get(id));
+        let targets = changed.map(|(_, revocation)| revocation.target).collect();
         self.cuts = cuts;
-        changed
+        targets
     }
 
     /// Whether there is no revocation, so that nothing is void.

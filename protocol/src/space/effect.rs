@@ -1,12 +1,15 @@
 //! What goes into the state machine and what comes out of it, as values.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::view::EpochAt;
 use crate::{
     authority::{AccessChange, Denied, Proof},
+    dag::{Branch, Inserted, Place},
     epoch::SignedEpoch,
-    id::{BlobHash, EpochId, Key},
+    id::{Address, BlobHash, EpochId, HostKey, Incarnation, Key},
     kv::{Condition, Meta, Operation, Version},
 };
 
@@ -66,15 +69,19 @@ pub struct Commit {
     pub changes: Vec<Change>,
 }
 
-/// One record for the index.
+/// One step for the index; absolute, so that taking it in twice is the same as once.
 #[derive(Debug, Clone)]
 pub enum Change {
     /// An epoch is held.
-    Epoch {
-        /// Its id.
-        id: EpochId,
-        /// Where it stands.
-        at: EpochAt,
+    Epoch(NewEpoch),
+    /// A delegation's bytes stand in an epoch.
+    Delegation {
+        /// The delegation.
+        address: Address,
+        /// The epoch's place.
+        place: Place,
+        /// The event's index in the epoch.
+        event: u16,
     },
     /// An operation that is not dead.
     Operation(Operation),
@@ -85,6 +92,56 @@ pub enum Change {
         /// The winning operation.
         winner: Option<Operation>,
     },
+}
+
+/// What an index keeps of an epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEpoch {
+    /// Its id.
+    pub id: EpochId,
+    /// Its clock.
+    pub seq: u64,
+    /// Its place, and what it changes in the DAG.
+    pub inserted: Inserted,
+    /// Its host.
+    pub host: HostKey,
+    /// Its host's incarnation.
+    pub incarnation: Incarnation,
+    /// Whether a revocation in it has to be taken in again when the space is opened.
+    pub revokes: bool,
+}
+
+impl NewEpoch {
+    /// Where it stands, and its clock.
+    #[must_use]
+    pub fn at(&self) -> EpochAt {
+        EpochAt { place: self.inserted.place, seq: self.seq }
+    }
+
+    /// The branch that begins with it, before it learns anything.
+    #[must_use]
+    pub fn begins(&self) -> Branch {
+        let n = self.inserted.place.n;
+        Branch {
+            host: self.host,
+            incarnation: self.incarnation,
+            first_n: n,
+            tip: self.id,
+            tip_n: n,
+            tip_seq: self.seq,
+            is_head: true,
+            learned: BTreeMap::new(),
+        }
+    }
+
+    /// Makes it the last epoch of its branch.
+    pub fn extends(&self, branch: &mut Branch) {
+        let n = self.inserted.place.n;
+        (branch.tip, branch.tip_n, branch.tip_seq, branch.is_head) = (self.id, n, self.seq, true);
+        for learned in &self.inserted.learned {
+            branch.learned.entry(learned.branch).or_default().push((n, learned.n));
+        }
+    }
 }
 
 /// The good end of a call.

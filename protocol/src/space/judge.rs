@@ -17,9 +17,9 @@ use crate::{
     },
     capability::{Resource, Role, Token, Verified},
     dag::{Dag, Past, Place},
-    epoch::{Epoch, Event, Malformed, SignedEpoch},
+    epoch::{Epoch, Event, Header, Malformed, SignedEpoch},
     id::{Address, EpochId, HostKey, SpaceId},
-    kv::{Integrity, Value},
+    kv::{Integrity, Value, Version},
     limits::{EXPIRY_GRACE_MS, KEY_BYTES_MAX},
 };
 
@@ -68,6 +68,23 @@ impl CheckedEpoch {
     #[must_use]
     pub fn epoch(&self) -> &Epoch {
         &self.epoch
+    }
+
+    /// The token of an event, `None` when it does not decode or its signature does not hold.
+    #[must_use]
+    pub fn token(&self, event: u16) -> Option<&Proof> {
+        self.tokens.get(usize::from(event))?.as_ref()
+    }
+
+    /// What its events write if they are sound: version, key, and the value of a put.
+    pub fn writes(&self) -> impl Iterator<Item = (Version, &str, Option<&Value>)> {
+        let Header { seq, space, .. } = &self.epoch.header;
+        let events = (0u16..).zip(self.tokens.iter().zip(&self.epoch.events));
+        let tokens = events.filter_map(|(index, (token, event))| Some((index, token.as_ref()?, event)));
+        tokens.flat_map(move |(index, token, event)| {
+            let version = move |number| Version::new(*seq, self.epoch.id, index, number);
+            (0u16..).map(version).zip(effects(token, space, &event.values)).map(|(v, (key, value))| (v, key, value))
+        })
     }
 }
 
@@ -252,6 +269,19 @@ pub(super) fn operations<'a>(token: &'a Token, space: &'a SpaceId) -> impl Itera
             DEL => Some((key, false)),
             _ => None,
         }
+    })
+}
+
+/// The operations of a token with the values that its puts set, as far as there are values.
+pub(super) fn effects<'a>(
+    token: &'a Token,
+    space: &'a SpaceId,
+    values: &'a [Value],
+) -> impl Iterator<Item = (&'a str, Option<&'a Value>)> {
+    let mut values = values.iter();
+    operations(token, space).map_while(move |(key, is_put)| match is_put {
+        true => values.next().map(|value| (key, Some(value))),
+        false => Some((key, None)),
     })
 }
 

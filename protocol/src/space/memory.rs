@@ -1,13 +1,14 @@
 //! A view in memory: the twin of every other index, and the oracle for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    effect::Change,
+    effect::{Change, NewEpoch},
     view::{EpochAt, View, ViewError},
 };
 use crate::{
-    id::{EpochId, Identity, Key},
+    dag::{Branch, Place},
+    id::{Address, EpochId, Identity, Key},
     kv::{Operation, Version},
 };
 
@@ -16,6 +17,9 @@ use crate::{
 pub struct MemoryView {
     epochs: BTreeMap<EpochId, EpochAt>,
     keys: BTreeMap<Key, KeyState>,
+    branches: Vec<Branch>,
+    delegations: BTreeMap<Address, Vec<(Place, u16)>>,
+    revoking: Vec<EpochId>,
 }
 
 /// A key's operations. Most keys have one or two, so they lie in a plain list.
@@ -35,13 +39,60 @@ impl MemoryView {
     /// Takes a change in.
     pub fn absorb(&mut self, change: &Change) {
         match change {
-            Change::Epoch { id, at } => drop(self.epochs.insert(*id, *at)),
+            Change::Epoch(epoch) => self.insert(epoch),
+            Change::Delegation { address, place, event } => {
+                let places = self.delegations.entry(*address).or_default();
+                if !places.contains(&(*place, *event)) {
+                    places.push((*place, *event));
+                }
+            }
             Change::Operation(operation) => self.keys.entry(operation.key.clone()).or_default().insert(operation),
             Change::Winner { key, winner } => {
                 let state = self.keys.entry(key.clone()).or_default();
                 state.winner = winner.as_ref().map(|winner| winner.version);
             }
         }
+    }
+
+    fn insert(&mut self, epoch: &NewEpoch) {
+        if self.epochs.insert(epoch.id, epoch.at()).is_some() {
+            return;
+        }
+        let place = epoch.inserted.place;
+        let number = place.branch as usize;
+        if number == self.branches.len() {
+            self.branches.push(epoch.begins());
+        }
+        epoch.extends(&mut self.branches[number]);
+        for ended in &epoch.inserted.ended {
+            self.branches[*ended as usize].is_head = false;
+        }
+        if epoch.revokes {
+            self.revoking.push(epoch.id);
+        }
+    }
+
+    /// The branches, by number.
+    #[must_use]
+    pub fn branches(&self) -> &[Branch] {
+        &self.branches
+    }
+
+    /// The delegations, with the epochs and events in which their bytes stand.
+    #[must_use]
+    pub fn delegations(&self) -> &BTreeMap<Address, Vec<(Place, u16)>> {
+        &self.delegations
+    }
+
+    /// The epochs with revocations, ancestors first.
+    #[must_use]
+    pub fn revoking(&self) -> &[EpochId] {
+        &self.revoking
+    }
+
+    /// Every key that ever had an operation, in byte order.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.keys.keys()
     }
 
     /// The keys after `after` in byte order, with their winners; keys without one are left out.
@@ -105,7 +156,8 @@ impl View for MemoryView {
         Ok(self.keys.get(key).map(|state| state.occurrences(identity)).unwrap_or_default())
     }
 
-    fn keys(&self) -> Result<Vec<Key>, ViewError> {
-        Ok(self.keys.keys().cloned().collect())
+    fn keys_under(&self, affected: &dyn Fn(&Address) -> bool) -> Result<BTreeSet<Key>, ViewError> {
+        let is_under = |state: &&KeyState| state.operations.iter().any(|op| op.standing.roots().any(affected));
+        Ok(self.keys.iter().filter(|(_, state)| is_under(state)).map(|(key, _)| key.clone()).collect())
     }
 }

@@ -2,7 +2,6 @@
 
 use super::{
     Fault, Space,
-    apply::Index,
     batch::{Item, as_value},
     effect::{Commit, Output, Reply, Write, Written},
     judge::{Ancestry, CheckedEpoch, Verdict},
@@ -113,7 +112,7 @@ impl Space {
             return Err(Fault::Batch);
         }
         // Queued delegations and revocations are in `access` already, so that later calls were judged by them.
-        let applied = self.log.apply(&self.id, &checked, &ancestry, judged, view, Index::Learns)?;
+        let applied = self.log.apply(&self.id, &checked, &ancestry, judged, view)?;
         let (id, seq) = (checked.epoch.id, checked.epoch.header.seq);
         self.own.last = Some((id, checked.epoch.header.n));
         self.own.seq = seq;

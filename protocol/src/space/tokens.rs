@@ -22,18 +22,37 @@ struct Held {
 }
 
 impl Tokens {
-    /// Notes that `proof` stands in the epoch at `place`, whose Past is `past`.
-    pub(super) fn learn(&mut self, proof: &Proof, place: Place, dag: &Dag, past: &Past) {
+    /// Notes that `proof` stands in the epoch at `place`, whose Past is `past`; false when that adds nothing.
+    pub(super) fn learn(&mut self, proof: &Proof, place: Place, dag: &Dag, past: &Past) -> bool {
         let empty = || Held { proof: proof.clone(), places: Vec::new() };
         let held = self.held.entry(proof.address()).or_insert_with(empty);
-        if !held.places.iter().any(|known| *known == place || dag.is_past(past, *known)) {
+        let adds = !held.places.iter().any(|known| *known == place || dag.is_past(past, *known));
+        if adds {
             held.places.push(place);
         }
+        adds
+    }
+
+    /// Takes over a delegation with the places that were learnt before.
+    pub(super) fn restore(&mut self, proof: Proof, places: Vec<Place>) {
+        self.held.insert(proof.address(), Held { proof, places });
+    }
+
+    /// The delegations, wherever they stand.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Proof> {
+        self.held.values().map(|held| &held.proof)
     }
 
     /// Whether the log holds it anywhere.
     pub(super) fn holds(&self, address: &Address) -> bool {
         self.held.contains_key(address)
+    }
+}
+
+/// The delegations that stand anywhere in the log.
+impl Proofs for Tokens {
+    fn find(&self, address: &Address) -> Option<&Proof> {
+        self.held.get(address).map(|held| &held.proof)
     }
 }
 

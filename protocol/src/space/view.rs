@@ -1,11 +1,11 @@
 //! What the state machine reads of what is durable, and the same with changes not yet durable on top.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::effect::Change;
 use crate::{
     dag::Place,
-    id::{EpochId, Identity, Key},
+    id::{Address, EpochId, Identity, Key},
     kv::Operation,
 };
 
@@ -49,11 +49,12 @@ pub trait View {
     /// As above.
     fn occurrences(&self, key: &str, identity: &Identity) -> Result<Vec<Operation>, ViewError>;
 
-    /// Every key that ever had an operation.
+    /// The keys of all operations that stand on a delegation for which `affected` holds. It may name more keys than
+    /// that: the caller judges each.
     ///
     /// # Errors
     /// As above.
-    fn keys(&self) -> Result<Vec<Key>, ViewError>;
+    fn keys_under(&self, affected: &dyn Fn(&Address) -> bool) -> Result<BTreeSet<Key>, ViewError>;
 }
 
 /// A view with changes on top that are not durable yet.
@@ -71,7 +72,8 @@ impl<'a> Overlay<'a> {
 
     pub(super) fn absorb(&mut self, change: &Change) {
         match change {
-            Change::Epoch { id, at } => drop(self.epochs.insert(*id, *at)),
+            Change::Epoch(epoch) => drop(self.epochs.insert(epoch.id, epoch.at())),
+            Change::Delegation { .. } => {}
             Change::Operation(operation) => {
                 self.operations.entry(operation.key.clone()).or_default().push(operation.clone());
             }
@@ -100,6 +102,8 @@ impl View for Overlay<'_> {
         if let Some(added) = self.operations.get(key) {
             history.extend(added.iter().cloned());
             history.sort_by_key(|operation| operation.version);
+            // An index that was cut off within a commit holds some of its operations already.
+            history.dedup_by_key(|operation| operation.version);
         }
         Ok(history)
     }
@@ -107,15 +111,18 @@ impl View for Overlay<'_> {
     fn occurrences(&self, key: &str, identity: &Identity) -> Result<Vec<Operation>, ViewError> {
         let mut found = self.below.occurrences(key, identity)?;
         let added = self.operations.get(key).into_iter().flatten();
-        found.extend(added.filter(|operation| operation.identity == *identity).cloned());
+        let new = |operation: &&Operation| {
+            operation.identity == *identity && found.iter().all(|known| known.version != operation.version)
+        };
+        let added: Vec<_> = added.filter(new).cloned().collect();
+        found.extend(added);
         Ok(found)
     }
 
-    fn keys(&self) -> Result<Vec<Key>, ViewError> {
-        let mut keys = self.below.keys()?;
-        keys.extend(self.operations.keys().cloned());
-        keys.sort();
-        keys.dedup();
+    fn keys_under(&self, affected: &dyn Fn(&Address) -> bool) -> Result<BTreeSet<Key>, ViewError> {
+        let mut keys = self.below.keys_under(affected)?;
+        let added = self.operations.values().flatten().filter(|operation| operation.standing.roots().any(affected));
+        keys.extend(added.map(|operation| operation.key.clone()));
         Ok(keys)
     }
 }

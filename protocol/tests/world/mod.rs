@@ -10,10 +10,13 @@ use ed25519_dalek::SigningKey;
 use kvspace_protocol::{
     authority::{AccessChange, Proof},
     capability::build::{Claims, ucan},
+    dag::Place,
     epoch::{Epoch, Event, Header, SignedEpoch},
     id::{Address, BlobHash, BodyId, Did, EpochId, HostKey, Incarnation, Millis, SpaceId},
     kv::{Condition, Operation, Value, Version},
-    space::{CallId, CheckedEpoch, Commit, Invalid, MemoryView, NewValue, Output, Refusal, Reply, Space, View, Write},
+    space::{
+        CallId, CheckedEpoch, Commit, Held, Invalid, MemoryView, NewValue, Output, Refusal, Reply, Space, View, Write,
+    },
 };
 
 /// When every test begins.
@@ -319,6 +322,37 @@ impl Host {
             let changes = self.core.replay(&self.view, &checked).expect("our own log");
             changes.iter().for_each(|change| self.view.absorb(change));
         }
+        let reopened = self.from_index(incarnation);
+        let replayed = std::mem::replace(&mut self.core, reopened);
+        assert_eq!(replayed.dag().heads(), self.core.dag().heads());
+        assert_eq!(replayed.dag().forks(), self.core.dag().forks());
+        assert_eq!(replayed.dag().branches(), self.core.dag().branches());
+        for key in self.view.keys() {
+            for operation in self.view.history(key).expect("the view reads") {
+                assert_eq!(replayed.is_void(&operation), self.core.is_void(&operation));
+            }
+        }
+    }
+
+    /// The core as it is opened without the log's operations, from what the index has kept.
+    fn from_index(&self, incarnation: Incarnation) -> Space {
+        let checked =
+            |signed: &SignedEpoch| CheckedEpoch::trusted(signed.clone(), self.host_key()).expect("our own log");
+        let mut held = Held { branches: self.view.branches().to_vec(), ..Held::default() };
+        let at: BTreeMap<Place, &SignedEpoch> = self.log.iter().map(|signed| (self.place(signed), signed)).collect();
+        for (address, places) in self.view.delegations() {
+            let (first, event) = places[0];
+            let token = checked(at[&first]).token(event).expect("it stands there").clone();
+            assert_eq!(token.address(), *address);
+            held.delegations.push((token, places.iter().map(|(place, _)| *place).collect()));
+        }
+        let revoking = self.log.iter().filter(|signed| self.view.revoking().contains(&id(signed)));
+        held.revoking.extend(revoking.map(checked));
+        Space::reopen(self.space.clone(), self.key.clone(), incarnation, held, &self.view).expect("index and log agree")
+    }
+
+    fn place(&self, signed: &SignedEpoch) -> Place {
+        self.view.epoch(&id(signed)).expect("the view reads").expect("it is held").place
     }
 
     pub fn frontier(&self) -> Vec<EpochId> {
@@ -345,8 +379,7 @@ impl Host {
 
     /// Every operation that is not dead, and whether it is void.
     pub fn operations(&self) -> BTreeMap<(String, Version), bool> {
-        let keys = self.view.keys().expect("the view reads");
-        let histories = keys.iter().flat_map(|key| self.view.history(key).expect("the view reads"));
+        let histories = self.view.keys().flat_map(|key| self.view.history(key).expect("the view reads"));
         histories.map(|op| ((op.key.to_string(), op.version), self.core.is_void(&op))).collect()
     }
 }
