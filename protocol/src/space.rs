@@ -115,23 +115,44 @@ impl Space {
         Ok(space)
     }
 
-    /// Takes in an epoch that is durable already: how the index is made from the log, epochs in log order. Returns what the
-    /// index has to hold because of it.
+    /// Takes in the epochs of one commit that is durable already: how the index is made from the log, commits in log order.
+    /// An epoch that does not hold because the log has lost what it rests on is passed over.
     ///
     /// # Errors
-    /// [`ReplayError`] when the log does not hold what it should, or the view cannot be read.
-    pub fn replay(&mut self, view: &dyn View, checked: &CheckedEpoch) -> Result<Vec<Change>, ReplayError> {
+    /// [`Fault`]: the view cannot be read, and the state machine has ended.
+    pub fn replay<'a>(
+        &mut self,
+        view: &dyn View,
+        epochs: impl IntoIterator<Item = &'a CheckedEpoch>,
+    ) -> Result<Replay, Fault> {
         let mut view = Overlay::new(view);
+        let mut replay = Replay::default();
+        for checked in epochs {
+            match self.take_again(&mut view, checked)? {
+                Ok(changes) => replay.changes.extend(changes),
+                Err(error) => replay.passed_over.push(error),
+            }
+        }
+        Ok(replay)
+    }
+
+    fn take_again(
+        &mut self,
+        view: &mut Overlay<'_>,
+        checked: &CheckedEpoch,
+    ) -> Result<Result<Vec<Change>, ReplayError>, ViewError> {
         let (id, header) = (checked.epoch().id, &checked.epoch().header);
-        let ancestry = Ancestry::find(checked.epoch(), &view)?.map_err(|_| ReplayError::Ancestor(id))?;
-        let judged = self.bench(&view).judge(checked, &ancestry)?;
-        let judged = judged.map_err(|invalid| ReplayError::Invalid(id, invalid))?;
-        let applied = self.log.apply(&self.id, checked, &ancestry, judged, &mut view)?;
+        let Ok(ancestry) = Ancestry::find(checked.epoch(), view)? else { return Ok(Err(ReplayError::Ancestor(id))) };
+        let judged = match self.bench(view).judge(checked, &ancestry)? {
+            Ok(judged) => judged,
+            Err(invalid) => return Ok(Err(ReplayError::Invalid(id, invalid))),
+        };
+        let applied = self.log.apply(&self.id, checked, &ancestry, judged, view)?;
         if header.host == self.host && header.incarnation == self.own.incarnation {
             self.own.last = Some((id, header.n));
             self.own.seq = header.seq;
         }
-        Ok(applied.changes)
+        Ok(Ok(applied.changes))
     }
 
     /// Judges anew whatever was judged by a former state machine of this space, whose authority had come this far.
@@ -309,6 +330,15 @@ pub struct Held {
     pub revoking: Vec<CheckedEpoch>,
 }
 
+/// What a commit of the log brings the index.
+#[derive(Debug, Default)]
+pub struct Replay {
+    /// What the index has to hold.
+    pub changes: Vec<Change>,
+    /// Epochs that do not hold, and why.
+    pub passed_over: Vec<ReplayError>,
+}
+
 /// The state machine cannot go on. Nothing of its open batch is durable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -320,7 +350,7 @@ pub enum Fault {
     Batch,
 }
 
-/// Why a space cannot be opened from its log.
+/// Why an epoch of the log does not hold, or a space cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReplayError {
     /// An epoch's ancestor does not come before it.

@@ -51,12 +51,21 @@ impl CheckedEpoch {
     /// As [`CheckedEpoch::check`].
     pub fn trusted(signed: SignedEpoch, own: HostKey) -> Result<Self, Malformed> {
         let epoch = Epoch::decode_unsigned(signed)?;
-        if epoch.header.host != own {
-            return Ok(Self::verify_tokens(epoch));
-        }
+        Ok(if epoch.header.host == own { Self::assume_tokens(epoch) } else { Self::verify_tokens(epoch) })
+    }
+
+    /// Reads an epoch of this node's own log for what it says, without a look at any signature: not to be judged again.
+    ///
+    /// # Errors
+    /// As [`CheckedEpoch::check`].
+    pub fn read(signed: SignedEpoch) -> Result<Self, Malformed> {
+        Epoch::decode_unsigned(signed).map(Self::assume_tokens)
+    }
+
+    fn assume_tokens(epoch: Epoch) -> Self {
         let read = |event: &Event| Token::from_stored(event.token.clone().into()).ok();
         let tokens = epoch.events.iter().map(|event| read(event).map(|token| Arc::new(Verified::assume(token))));
-        Ok(Self { tokens: tokens.collect(), epoch })
+        Self { tokens: tokens.collect(), epoch }
     }
 
     fn verify_tokens(epoch: Epoch) -> Self {

@@ -319,8 +319,9 @@ impl Host {
         self.view = MemoryView::default();
         for signed in &self.log {
             let checked = CheckedEpoch::trusted(signed.clone(), self.host_key()).expect("our own log");
-            let changes = self.core.replay(&self.view, &checked).expect("our own log");
-            changes.iter().for_each(|change| self.view.absorb(change));
+            let replay = self.core.replay(&self.view, [&checked]).expect("the view reads");
+            assert!(replay.passed_over.is_empty(), "our own log");
+            replay.changes.iter().for_each(|change| self.view.absorb(change));
         }
         let reopened = self.from_index(incarnation);
         let replayed = std::mem::replace(&mut self.core, reopened);
