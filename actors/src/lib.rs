@@ -10,6 +10,7 @@ pub mod log;
 mod messages;
 pub mod node;
 mod pool;
+pub mod records;
 mod registry;
 mod space;
 
