@@ -154,14 +154,14 @@ impl Node {
         }
     }
 
-    /// A position may have moved since it was looked up: then it is looked up again.
+    /// A value may have been freed since its position was looked up: then it is looked up again.
     fn read_inline(&self, hosted: &Hosted, hash: &BlobHash) -> Result<bytes::Bytes, NodeError> {
         let mut last = None;
         loop {
             let at = hosted.index.blob_at(hash).ok_or(NodeError::BlobPending)?;
             match self.inner.log.read_blob(at) {
                 Ok(bytes) => return Ok(bytes),
-                Err(ReadError::Moved(_)) if last != Some(at) => last = Some(at),
+                Err(ReadError::Freed(_)) if last != Some(at) => last = Some(at),
                 Err(error) => return Err(NodeError::Storage(error.to_string())),
             }
         }

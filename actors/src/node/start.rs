@@ -21,7 +21,7 @@ use crate::{
     disk::DataDir,
     hosted::Hosted,
     index::{Durable, MemoryIndex},
-    log::{EpochRecord, Log, LogOptions, Position, Replayed},
+    log::{Damage, EpochRecord, Log, LogOptions, Position, Replayed},
     pool::Pool,
     registry::{self, Registry},
 };
@@ -124,7 +124,7 @@ fn open(options: Options, log_options: LogOptions) -> Result<Inner, StartError> 
     let pool = Arc::new(Pool::default());
     let mut rebuild =
         Rebuild { key: key.clone(), host, pool: pool.clone(), spaces: BTreeMap::new(), blobs: Vec::new() };
-    let log = Log::open(&data_dir.log(), log_options, |record| rebuild.take(record))?;
+    let log = Log::open(&data_dir.log(), log_options, |_, replayed| rebuild.take(replayed))?;
     let registry = Registry::start(log.clone(), blobs.clone(), key, options.active_spaces_max)?;
     let spaces = rebuild.finish(options.active_spaces_max);
     let removed = blobs.sweep(|hash| spaces.values().any(|hosted| hosted.index.needs_file(hash)));
@@ -161,13 +161,16 @@ struct Rebuild {
 }
 
 impl Rebuild {
-    fn take(&mut self, record: Replayed) -> Result<(), String> {
-        match record {
-            Replayed::Blob { hash, at, .. } => {
-                self.blobs.push((hash, at));
+    fn take(&mut self, replayed: Replayed) -> Result<(), String> {
+        match replayed {
+            Replayed::Commit(commit) => {
+                self.blobs.extend(commit.blobs.into_iter().map(|blob| (blob.hash, blob.at)));
+                commit.epochs.into_iter().try_for_each(|(record, at)| self.take_epoch(record, at))
+            }
+            Replayed::Damage(Damage { segment, offset, length, what }) => {
+                tracing::error!(segment, offset, length, what, "the log is damaged; what it held there is lost");
                 Ok(())
             }
-            Replayed::Epoch { record, at } => self.take_epoch(record, at),
         }
     }
 

@@ -123,9 +123,9 @@ async fn after_a_panic_the_space_goes_on_in_a_new_incarnation_with_all_it_had() 
 fn epochs_on(disk: &FakeDisk, log_dir: &Path) -> BTreeSet<EpochId> {
     let options = LogOptions { segment_bytes: SEGMENT_BYTES, disk: Arc::new(disk.clone()), ..LogOptions::default() };
     let mut epochs = BTreeSet::new();
-    let log = Log::open(log_dir, options, |record| {
-        if let Replayed::Epoch { record, .. } = record {
-            epochs.insert(EpochId::of(&record.header));
+    let log = Log::open(log_dir, options, |_, replayed| {
+        if let Replayed::Commit(commit) = replayed {
+            epochs.extend(commit.epochs.iter().map(|(record, _)| EpochId::of(&record.header)));
         }
         Ok::<_, Infallible>(())
     });
