@@ -1,4 +1,5 @@
-//! One hosted space as everybody sees it: its index, its published authority, and the way to its actor.
+//! One hosted space as everybody sees it: its index, its published authority, and the way to its actor. In memory while
+//! it is in use.
 
 use std::sync::{
     Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
@@ -13,7 +14,7 @@ use kvspace_protocol::{
 };
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
-use crate::{index::Index, pool::Pool, space::SpaceActor};
+use crate::{index::SpaceIndex, space::SpaceActor};
 
 /// Calls that one space takes before others wait.
 const CALLS_MAX: usize = 1024;
@@ -21,29 +22,29 @@ const CALLS_MAX: usize = 1024;
 /// A space on this node. What is read here is durable.
 pub(crate) struct Hosted {
     pub(crate) id: SpaceId,
-    pub(crate) index: Arc<dyn Index>,
+    pub(crate) index: SpaceIndex,
     access: RwLock<Access>,
     frontier: RwLock<Vec<EpochId>>,
-    pool: Arc<Pool>,
     /// Places for calls under way.
     pub(crate) places: Arc<Semaphore>,
     /// The running actor. Whoever starts one holds the lock, so there is one writer.
     pub(crate) actor: AsyncMutex<Option<Addr<SpaceActor>>>,
     /// Held by a commit until the index shows it.
     pub(crate) committing: Arc<AsyncMutex<()>>,
-    /// A core that stands ready, from the start of the node.
+    /// The core as the space was opened with, until an actor takes it.
     pub(crate) ready: Mutex<Option<Space>>,
     used: AtomicU64,
 }
 
 impl Hosted {
-    pub(crate) fn new(id: SpaceId, index: Arc<dyn Index>, pool: Arc<Pool>) -> Self {
+    /// A space of which nothing is held yet.
+    pub(crate) fn new(index: SpaceIndex) -> Self {
+        let id = index.id().clone();
         Self {
             access: RwLock::new(Access::new(id.clone())),
             id,
             index,
             frontier: RwLock::default(),
-            pool,
             places: Arc::new(Semaphore::new(CALLS_MAX)),
             actor: AsyncMutex::new(None),
             committing: Arc::new(AsyncMutex::new(())),
@@ -52,9 +53,17 @@ impl Hosted {
         }
     }
 
+    /// A space with all that `core` holds, which then stands ready.
+    pub(crate) fn opened(index: SpaceIndex, core: Space) -> Self {
+        let hosted = Self::new(index);
+        hosted.publish_all(&core);
+        *hosted.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(core);
+        hosted
+    }
+
     /// The durable state for the core.
     pub(crate) fn view(&self) -> &dyn View {
-        &*self.index
+        &self.index
     }
 
     /// The authority that requests are judged by.
@@ -64,15 +73,11 @@ impl Hosted {
 
     /// Makes a durable step of authority known.
     pub(crate) fn publish(&self, change: AccessChange) {
-        if let AccessChange::Delegation(proof) = &change {
-            self.pool.insert(proof.clone());
-        }
         self.access.write().unwrap_or_else(PoisonError::into_inner).apply(change);
     }
 
     /// Takes over all of a core's authority and heads: when it was opened and everything it holds is durable.
     pub(crate) fn publish_all(&self, core: &Space) {
-        core.access().delegations().for_each(|(_, proof)| self.pool.insert(proof.clone()));
         *self.access.write().unwrap_or_else(PoisonError::into_inner) = core.access().clone();
         self.set_frontier(core.dag().frontier().collect());
     }

@@ -1,79 +1,195 @@
-//! What the log says, arranged for reading: a cache that can always be made anew from the log.
+//! The index: what the log says, arranged for looking up. A cache that can always be made anew from the log.
+//!
+//! Records of all spaces lie in one ordered store. A put costs one record for a new key and two for one that had a value:
+//! the entry, and the old entry in the key's history. An epoch costs its place, its id and the last of its branch.
+//!
+//! [`SpaceIndex::batches`] says what a commit changes, [`Records`] takes that in, in the order of the log. Whoever computes
+//! the records of a space is the only one to do so.
 
-mod memory;
+mod apply;
+mod format;
+mod keys;
+mod open;
+mod space;
+#[cfg(test)]
+mod tests;
 
-pub use memory::MemoryIndex;
-
-use kvspace_protocol::{
-    id::{BlobHash, Key},
-    kv::Operation,
-    space::{Change, View},
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
 };
 
-use crate::log::Position;
+use kvspace_protocol::{
+    authority::Proof,
+    epoch::SignedEpoch,
+    id::{Address, BlobHash, Identity, SpaceId},
+    space::{Change, CheckedEpoch, ViewError},
+};
+use serde::{Deserialize, Serialize};
 
-/// The index of one space. Readers see what was applied; nothing is promised about a crash.
-pub trait Index: View + Send + Sync {
-    /// Takes in what became durable: the changes, and where the commit's values and epochs lie.
-    fn apply(&self, durable: Durable<'_>);
+pub(crate) use self::{
+    apply::Durable,
+    format::Stored,
+    space::{Fate, PageQuery, SpaceIndex},
+};
+pub(crate) use crate::records::StoreError as IndexError;
+use crate::{
+    log::{EpochRecord, LogReader, Position},
+    records::{Batch, Records, Room, Slot},
+};
 
-    /// The live values from `query.from` on, in byte order of key, until `query` has enough.
-    fn page(&self, query: &PageQuery<'_>) -> PageOfKeys;
-
-    /// Where in the log an inline value lies.
-    fn blob_at(&self, hash: &BlobHash) -> Option<Position>;
-
-    /// Whether an operation of this space, winning or not, needs the file of this hash.
-    fn needs_file(&self, hash: &BlobHash) -> bool;
-
-    /// Where the space's epochs lie, in log order.
-    fn epochs(&self) -> Vec<Position>;
-
-    /// Counts for the operator.
-    fn summary(&self) -> Summary;
-}
-
-/// What one commit brought.
-#[derive(Debug, Clone, Copy)]
-pub struct Durable<'a> {
-    /// What the space's state machine says.
-    pub changes: &'a [Change],
-    /// The inline values.
-    pub blobs: &'a [(BlobHash, Position)],
-    /// The epochs, in the order of the commit.
-    pub epochs: &'a [Position],
-}
-
-/// Which keys to read.
-pub struct PageQuery<'a> {
-    /// The first key to look at.
-    pub from: &'a str,
-    /// Keys must begin with this.
-    pub prefix: &'a str,
-    /// Which keys to take.
-    pub wanted: &'a dyn Fn(&str, &Operation) -> bool,
-    /// Take at most so many, at least 1.
-    pub take_max: usize,
-    /// Look at no more than so many, so that nobody waits long for the index.
-    pub look_max: usize,
-}
-
-/// The keys of one look at the index.
-#[derive(Debug, Clone, Default)]
-pub struct PageOfKeys {
-    /// The keys, ascending.
-    pub keys: Vec<Key>,
-    /// Where to go on; `None` when there is nothing more.
-    pub next: Option<Key>,
+/// The index of the whole node. Clones are the same index.
+#[derive(Clone)]
+pub(crate) struct Index {
+    records: Records,
+    log: LogReader,
+    /// The number that the last new space got.
+    last_number: Arc<AtomicU32>,
 }
 
 /// Counts of one space.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Epochs in the log.
     pub epochs: u64,
+    /// Their bytes in the log.
+    pub epoch_bytes: u64,
+    /// Bytes of the inline values that came with them, freed or not.
+    pub value_bytes: u64,
     /// Keys with a live value.
     pub keys: u64,
     /// Bytes of live values.
     pub live_bytes: u64,
+}
+
+/// That an operation needs a file.
+#[derive(Debug, Clone)]
+pub(crate) struct FileUse {
+    pub(crate) hash: BlobHash,
+    pub(crate) fate: Fate,
+    name: Vec<u8>,
+}
+
+impl Index {
+    /// The index in these records, of the log that `log` reads.
+    pub(crate) fn new(records: Records, log: LogReader) -> Result<Self, IndexError> {
+        let mut last = 0;
+        for record in records.scan(&keys::spaces(), &keys::spaces()) {
+            last = last.max(format::decode(&record?.1)?);
+        }
+        Ok(Self { records, log, last_number: Arc::new(AtomicU32::new(last)) })
+    }
+
+    /// The records.
+    pub(crate) fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// Room for what these changes bring.
+    pub(crate) async fn room(&self, changes: &[Change]) -> Result<Room, IndexError> {
+        self.records.room(apply::records_max(changes)).await
+    }
+
+    /// As [`Index::room`], for a thread that may block.
+    pub(crate) fn room_blocking(&self, changes: &[Change]) -> Result<Room, IndexError> {
+        self.records.room_blocking(apply::records_max(changes))
+    }
+
+    /// The place of the next commit, which ends at `end` in the log; called in the order of the log.
+    pub(crate) fn begin(&self, end: Option<Position>) -> Slot {
+        self.records.begin(end.map(mark).unwrap_or_default())
+    }
+
+    /// The index of a space that is hosted here.
+    pub(crate) fn space(&self, id: &SpaceId) -> Result<Option<SpaceIndex>, IndexError> {
+        let number = self.records.get(&keys::space(id))?;
+        number.map(|number| Ok(SpaceIndex::new(self.clone(), id.clone(), format::decode(&number)?))).transpose()
+    }
+
+    /// The index of a space of which nothing is held yet. It is hosted from its first commit on.
+    pub(crate) fn new_space(&self, id: &SpaceId) -> SpaceIndex {
+        let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
+        SpaceIndex::new(self.clone(), id.clone(), number)
+    }
+
+    /// The spaces that are hosted here from `after` on, in byte order.
+    pub(crate) fn spaces(&self, after: Option<&SpaceId>) -> impl Iterator<Item = Result<SpaceIndex, IndexError>> {
+        let prefix = keys::spaces();
+        let from = after.map_or_else(|| prefix.clone(), |after| [&keys::space(after)[..], &[0]].concat());
+        self.records.scan(&prefix, &from).map(move |record| {
+            let (name, number) = record?;
+            let id = std::str::from_utf8(&name[prefix.len()..]).ok().and_then(|id| id.parse().ok());
+            let id = id.ok_or_else(|| IndexError::new("the index names a space that is none"))?;
+            Ok(SpaceIndex::new(self.clone(), id, format::decode(&number)?))
+        })
+    }
+
+    /// A delegation from any space's log.
+    pub(crate) fn delegation(&self, address: &Address) -> Result<Option<Proof>, IndexError> {
+        let Some(found) = self.records.get(&keys::delegation(address))? else { return Ok(None) };
+        let format::DelegationRecord { at, event } = format::decode(&found)?;
+        let epoch = self.read_epoch(format::position(at))?;
+        let proof = epoch.token(event).filter(|proof| proof.address() == *address);
+        proof.cloned().map(Some).ok_or_else(|| IndexError::new("the index names a delegation that is not in the log"))
+    }
+
+    /// Whether an operation, of any space, needs the file of this hash.
+    pub(crate) fn needs_file(&self, hash: &BlobHash) -> Result<bool, IndexError> {
+        let prefix = keys::file(hash);
+        Ok(self.records.scan(&prefix, &prefix).next().transpose()?.is_some())
+    }
+
+    /// Every use of a file by an operation, in order of hash.
+    pub(crate) fn file_uses(&self) -> impl Iterator<Item = Result<FileUse, IndexError>> {
+        self.records.scan(&keys::files(), &keys::files()).map(|record| self.file_use(record?))
+    }
+
+    fn file_use(&self, (name, value): (Vec<u8>, Vec<u8>)) -> Result<FileUse, IndexError> {
+        let broken = || IndexError::new("the index names a file in a broken way");
+        let mut rest = keys::Rest::of(&name, &keys::files()).ok_or_else(broken)?;
+        let hash = BlobHash(rest.hash().ok_or_else(broken)?);
+        let (number, version) = rest.u32().and_then(|number| Some((number, rest.version()?))).ok_or_else(broken)?;
+        let format::FileUse { space, key, identity } = format::decode(&value)?;
+        let space = SpaceIndex::new(self.clone(), space.parse().map_err(|_| broken())?, number);
+        let fate = space.fate(&key, &Identity(identity), &version)?;
+        Ok(FileUse { hash, fate, name })
+    }
+
+    /// Forgets that an operation needs a file.
+    pub(crate) fn forget(&self, file_use: FileUse) -> Result<(), IndexError> {
+        self.records.write_aside(Batch::from([(file_use.name, None)]))
+    }
+
+    /// Up to where in the log all commits are applied.
+    pub(crate) fn covered(&self) -> Result<Option<Position>, IndexError> {
+        self.records.covered()?.map(|mark| covered(&mark)).transpose()
+    }
+
+    /// An epoch of the log, for what it says.
+    fn read_epoch(&self, at: Position) -> Result<CheckedEpoch, IndexError> {
+        let record = self.log.read_epoch(at).map_err(|error| IndexError::new(error.to_string()))?;
+        CheckedEpoch::read(signed(record)).map_err(|error| IndexError::new(error.to_string()))
+    }
+}
+
+/// A position as the records' mark.
+fn mark(end: Position) -> Vec<u8> {
+    format::encode(&format::position_record(end))
+}
+
+/// The position of a mark: up to there the index has everything.
+pub(crate) fn covered(mark: &[u8]) -> Result<Position, IndexError> {
+    format::decode(mark).map(format::position)
+}
+
+/// The epoch of a record.
+pub(crate) fn signed(record: EpochRecord) -> SignedEpoch {
+    let EpochRecord { header, body, signature, .. } = record;
+    SignedEpoch { header, body, signature }
+}
+
+impl From<IndexError> for ViewError {
+    fn from(error: IndexError) -> Self {
+        Self(error.to_string())
+    }
 }

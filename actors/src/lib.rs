@@ -5,12 +5,15 @@ pub mod blobs;
 pub mod clock;
 pub mod disk;
 mod hosted;
-pub mod index;
+mod incarnation;
+mod index;
 pub mod log;
 mod messages;
 pub mod node;
 mod pool;
+pub mod records;
 mod registry;
 mod space;
+mod spaces;
 
 pub use node::StartError;

@@ -1,17 +1,22 @@
 //! The log: what this node holds, in the order it came, in segment files. It is the database; the index is a cache of
 //! it.
 //!
-//! A **commit** is the unit: its blobs, then its epochs, contiguous in one segment. Its last record says so, and a
-//! commit without it never happened. One thread writes for all spaces: it takes what is queued, writes it with one
+//! A **commit** is the unit: its blobs, then its epochs, contiguous in one segment. Its first and its last record say
+//! so, and a commit without them never happened. One thread writes for all spaces: it takes what is queued, writes it with one
 //! write, makes it durable with one `fdatasync`, and only then answers. Replay meets whole commits only, in the order
 //! in which they were written.
+//!
+//! A [`Position`] names a record for good. A sealed segment can be compacted: it loses values nobody needs, keeps its
+//! number, its order and every epoch, and goes on being read by the positions its records had when they were written.
 //!
 //! What holds, and is tested:
 //! * an answered commit is there after a power cut;
 //! * a commit that was answered with [`AppendError::DiskFull`] or [`AppendError::TooLarge`] is not in the log; one
 //!   answered with [`AppendError::Failed`] may be, after a restart;
 //! * a failed write or sync ends its segment at what was durable before; nothing is written there again;
-//! * bytes that were durable once and are wrong now are reported, never skipped and never taken for the log's end.
+//! * bytes that were durable once and are wrong now are reported as [`Damage`], never taken for the log's end, and cost
+//!   no commit but their own;
+//! * a power cut during a compaction leaves the old file or the new one, never less.
 
 use std::{
     path::Path,
@@ -25,20 +30,33 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::disk::{Disk, OsDisk};
 
+mod compact;
+mod copy;
 mod error;
+mod info;
+mod opened;
 mod prepare;
+mod reader;
 mod record;
 mod replay;
+mod scan;
 mod segment;
+mod settle;
+mod table;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
-pub use error::{AppendError, LogError, ReadError, Refused, RefusedWhy};
+pub use compact::Compacted;
+pub use copy::{SegmentCopy, copy};
+pub use error::{AppendError, CompactError, LogError, ReadError, Refused, RefusedWhy};
+pub use info::SegmentInfo;
+pub use reader::LogReader;
 pub use record::{EpochRecord, Position};
+pub use verify::verify;
 
-use record::Kind;
-use segment::Segments;
+use writer::Resume;
 
 /// How a log is opened. The default is what a node uses.
 #[derive(Debug, Clone)]
@@ -53,7 +71,8 @@ pub struct LogOptions {
     pub queue_commits: usize,
     /// Most bytes that wait for the writer, in KiB. A larger commit waits until it is alone.
     pub queue_kib: u32,
-    /// The last position whose record the caller has already; replay delivers what comes after it.
+    /// The [`ReplayedCommit::end`] of the last commit the caller has already, known to be durable. Replay delivers what
+    /// comes after it and does not read what comes before it.
     pub after: Option<Position>,
     /// The file operations.
     pub disk: Arc<dyn Disk>,
@@ -73,35 +92,48 @@ impl Default for LogOptions {
     }
 }
 
-/// What replay delivers: the records of whole commits in the order of the log.
+/// What replay delivers, in the order of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replayed {
-    /// A value.
-    Blob {
-        /// Its hash, as it was appended.
-        hash: BlobHash,
-        /// Where it lies.
-        at: Position,
-        /// The value.
-        bytes: Bytes,
-    },
-    /// An epoch.
-    Epoch {
-        /// The epoch.
-        record: EpochRecord,
-        /// Where it lies.
-        at: Position,
-    },
+    /// A whole commit.
+    Commit(ReplayedCommit),
+    /// Something that was durable once and is wrong now. Replay goes on with the next whole commit behind it.
+    Damage(Damage),
 }
 
-impl Replayed {
-    /// Where the record lies.
-    #[must_use]
-    pub fn at(&self) -> Position {
-        match self {
-            Self::Blob { at, .. } | Self::Epoch { at, .. } => *at,
-        }
-    }
+/// A commit as it was found in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayedCommit {
+    /// Its values; without those that compaction dropped.
+    pub blobs: Vec<BlobRecord>,
+    /// Its epochs, ancestors first, and where they lie.
+    pub epochs: Vec<(EpochRecord, Position)>,
+    /// Its last record, as first written.
+    pub end: Position,
+}
+
+/// A value as it was found in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRecord {
+    /// Its hash, as it was appended.
+    pub hash: BlobHash,
+    /// Where it lies.
+    pub at: Position,
+    /// The value.
+    pub bytes: Bytes,
+}
+
+/// Bytes of the log that were durable once and are wrong now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment.
+    pub segment: u32,
+    /// Where in the file as it is now.
+    pub offset: u32,
+    /// How many bytes were skipped; 0 if nobody knows.
+    pub length: u32,
+    /// What was found, as a clause.
+    pub what: &'static str,
 }
 
 /// A commit on its way to the log: its records are there together or not at all. Either list may be empty.
@@ -146,6 +178,14 @@ pub struct Appended {
     pub epochs: Vec<Position>,
 }
 
+impl Appended {
+    /// The last record; `None` of an empty commit.
+    #[must_use]
+    pub fn end(&self) -> Option<Position> {
+        self.epochs.last().or(self.blobs.last()).copied()
+    }
+}
+
 /// The node's log, open for reading and writing. Clones are the same log.
 #[derive(Clone)]
 pub struct Log {
@@ -153,7 +193,9 @@ pub struct Log {
 }
 
 struct Shared {
-    segments: Arc<Segments>,
+    reader: LogReader,
+    /// Held while a segment is compacted: one at a time.
+    compacting: Mutex<()>,
     queue: Mutex<Option<mpsc::Sender<Queued>>>,
     room: Arc<Semaphore>,
     queue_kib: u32,
@@ -168,62 +210,77 @@ struct Queued {
 }
 
 impl Log {
-    /// Opens the log in the folder `dir`, creating it if it is missing; calls `each` for every record, in order; is
-    /// then ready to write.
+    /// Opens the log in the folder `dir`, creating it if it is missing; calls `each` for every whole commit, in order,
+    /// and for all damage on the way; is then ready to write. The reader reads what was delivered, at any time.
     ///
     /// A torn end is cut off first, and what was found is made durable again: it may have been written but never
-    /// synced by a process that is gone; what `each` was given is durable when this returns. Blocks for as long as it
-    /// takes to read the log.
+    /// synced by a process that is gone; what `each` was given is durable when this returns. A last segment that is
+    /// damaged stays as it is and writing goes on in the next. Blocks for as long as it takes to read the log.
     ///
     /// # Errors
-    /// [`LogError`], a sentence for the operator. An error of `each` ends the replay as [`LogError::Stopped`].
+    /// [`LogError`], a sentence for the operator. An error of `each` ends the replay as [`LogError::Stopped`]. Damage
+    /// is no error.
     pub fn open<E>(
         dir: &Path,
         options: LogOptions,
-        mut each: impl FnMut(Replayed) -> Result<(), E>,
+        mut each: impl FnMut(&LogReader, Replayed) -> Result<(), E>,
     ) -> Result<Self, LogError>
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let disk = Arc::clone(&options.disk);
         disk.create_dir(dir).map_err(LogError::io(dir))?;
-        let mut each = |record| each(record).map_err(|e| LogError::Stopped(e.into()));
-        let segments = Arc::new(Segments::new(dir.to_owned(), Arc::clone(&disk)));
-        if let Some(after) = options.after {
-            match segments.read(after) {
-                Ok(_) | Err(ReadError::Moved(_)) => {}
-                Err(ReadError::Damaged(_)) => return Err(LogError::NotInLog(after)),
-                Err(ReadError::Io(e)) => return Err(LogError::io(dir)(e)),
+        segment::remove_left_overs(disk.as_ref(), dir).map_err(LogError::io(dir))?;
+        let reader = LogReader::new(dir, Arc::clone(&disk));
+        let mut each = |piece| each(&reader, replay::replayed(piece)).map_err(|e| LogError::Stopped(e.into()));
+        let resume = match replay::replay(disk.as_ref(), dir, options.after, &mut each)? {
+            None => Resume::Behind { segment: 0, end: 0 },
+            Some(last) => {
+                let file = settle::settle(disk.as_ref(), dir, &last)?;
+                let replay::Last { segment, end, is_open, .. } = last;
+                if is_open { Resume::In { segment, end, file } } else { Resume::Behind { segment, end } }
             }
-        }
-        let last = replay::replay(disk.as_ref(), dir, options.after, &mut each)?;
-        if let Some(last) = &last {
-            replay::settle(last)?;
-        }
+        };
         let (queue, queued) = mpsc::channel(options.queue_commits);
         let room = Arc::new(Semaphore::new(options.queue_kib as usize));
         let queue_kib = options.queue_kib;
-        let writer = writer::Writer::new(dir, options, Arc::clone(&segments), last).map_err(LogError::io(dir))?;
+        let segments = Arc::clone(&reader.segments);
+        let writer = writer::Writer::new(dir, options, segments, resume).map_err(LogError::io(dir))?;
         let thread = thread::Builder::new().name("log".into()).spawn(move || writer.run(queued));
         let thread = thread.map_err(LogError::io(dir))?;
         let (queue, writer) = (Mutex::new(Some(queue)), Mutex::new(Some(thread)));
-        Ok(Self { shared: Arc::new(Shared { segments, queue, room, queue_kib, writer }) })
+        Ok(Self { shared: Arc::new(Shared { reader, compacting: Mutex::new(()), queue, room, queue_kib, writer }) })
     }
 
-    /// Reads a whole log without writing to it: everything [`Log::open`] would check and deliver. Not for a log that
-    /// is being written.
+    /// Reads the log by position, beside the writer and after it.
+    #[must_use]
+    pub fn reader(&self) -> LogReader {
+        self.shared.reader.clone()
+    }
+
+    /// The segments in order, by what their headers say.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        info::infos(&self.shared.reader.segments)
+    }
+
+    /// Writes a sealed segment anew without values that nobody needs. `keep` gets each commit once, in order, and says
+    /// for each of its blobs whether it stays; one it says nothing of stays. Epochs always stay; a commit of which
+    /// nothing stays is no more. Positions stay what they are: a dropped value is [`ReadError::Freed`] from then on.
+    ///
+    /// Blocks its own thread, one compaction at a time, and holds up neither writer nor readers; who is reading goes on
+    /// reading the former file. It needs room for the new file beside the old one and takes it from what new segments
+    /// would leave free. A segment that would lose nothing and not become smaller is left as it is.
     ///
     /// # Errors
-    /// As [`Log::open`].
-    pub fn verify<E>(
-        dir: &Path,
-        disk: &dyn Disk,
-        mut each: impl FnMut(Replayed) -> Result<(), E>,
-    ) -> Result<(), LogError>
-    where
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        replay::replay(disk, dir, None, &mut |record| each(record).map_err(|e| LogError::Stopped(e.into()))).map(drop)
+    /// [`CompactError`] says why the segment is as it was.
+    pub fn compact(
+        &self,
+        segment: u32,
+        mut keep: impl FnMut(&ReplayedCommit) -> Vec<bool>,
+    ) -> Result<Compacted, CompactError> {
+        let _alone = self.shared.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+        compact::compact(&self.shared.reader.segments, segment, &mut keep)
     }
 
     /// Queues a commit without waiting.
@@ -257,12 +314,31 @@ impl Log {
     /// # Errors
     /// [`AppendError`] says what is known about the commit.
     pub async fn commit(&self, commit: Commit) -> Result<Appended, AppendError> {
+        self.commit_with(commit, |_| ()).await.map(|(appended, ())| appended)
+    }
+
+    /// As [`Log::commit`]; `at_once` is called when the commit is durable, before any later commit is: on the writer's
+    /// thread, so it must be quick.
+    ///
+    /// # Errors
+    /// As [`Log::commit`].
+    pub async fn commit_with<T: Send + 'static>(
+        &self,
+        commit: Commit,
+        at_once: impl FnOnce(&Appended) -> T + Send + 'static,
+    ) -> Result<(Appended, T), AppendError> {
         let cost_kib = self.cost_kib(&commit);
         let room = Arc::clone(&self.shared.room).acquire_many_owned(cost_kib).await;
         let room = room.expect("the semaphore is never closed");
         let queue = self.queue().ok_or(AppendError::Closed)?;
         let (tell, told) = oneshot::channel();
-        let done: Done = Box::new(move |result| drop(tell.send(result)));
+        let done: Done = Box::new(move |result| {
+            let with = result.map(|appended| {
+                let at_once = at_once(&appended);
+                (appended, at_once)
+            });
+            drop(tell.send(with));
+        });
         if queue.send(Queued { commit, done, room }).await.is_err() {
             return Err(AppendError::Closed);
         }
@@ -270,26 +346,20 @@ impl Log {
         told.await.unwrap_or_else(|_| Err(AppendError::Failed("the log's writer has stopped".into())))
     }
 
-    /// Reads a value. The checksum of its record is verified, so it is what was appended.
+    /// As [`LogReader::read_blob`].
     ///
     /// # Errors
-    /// [`ReadError::Moved`] when the segment was compacted after the position was looked up.
+    /// As there.
     pub fn read_blob(&self, at: Position) -> Result<Bytes, ReadError> {
-        let (Kind::Blob, payload) = self.shared.segments.read(at)? else {
-            return Err(ReadError::Damaged(at));
-        };
-        record::decode_blob(&payload).map(|(_, bytes)| bytes).ok_or(ReadError::Damaged(at))
+        self.shared.reader.read_blob(at)
     }
 
-    /// Reads an epoch. The checksum of its record is verified.
+    /// As [`LogReader::read_epoch`].
     ///
     /// # Errors
-    /// As [`Log::read_blob`].
+    /// As there.
     pub fn read_epoch(&self, at: Position) -> Result<EpochRecord, ReadError> {
-        let (Kind::Epoch, payload) = self.shared.segments.read(at)? else {
-            return Err(ReadError::Damaged(at));
-        };
-        record::decode_epoch(&payload).ok_or(ReadError::Damaged(at))
+        self.shared.reader.read_epoch(at)
     }
 
     /// Takes no more commits, waits until those in the queue are answered and the writer has ended.

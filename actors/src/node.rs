@@ -1,6 +1,9 @@
 //! The running node as the HTTP side sees it.
 
+mod collect;
 mod reads;
+mod recover;
+mod room;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -18,9 +21,11 @@ use kvspace_protocol::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::start::Inner;
+pub use crate::index::Summary;
 use crate::{
     disk::OpenError,
-    log::{AppendError, LogError},
+    index::IndexError,
+    log::{AppendError, LogError, Position},
 };
 
 /// A body up to this size has its own share of the memory for bodies, which nobody can hold by sending slowly: it is asked
@@ -40,10 +45,18 @@ pub struct Options {
     pub body_bytes_max: usize,
     /// How long a request waits for its share of them.
     pub permit_wait: Duration,
-    /// Actors kept running for spaces that are not in use.
+    /// Spaces kept in memory that are not in use.
     pub active_spaces_max: usize,
     /// Size of a log segment, in bytes.
     pub segment_bytes: u32,
+    /// Memory of the index's cache, in bytes.
+    pub index_cache_bytes: u64,
+    /// Free room on the disk below which writes are refused, in bytes.
+    pub reserve_free_bytes: u64,
+    /// How long the bytes of a value are kept that is the winner no more.
+    pub retention: Duration,
+    /// How often what may be freed is looked for.
+    pub collect_interval: Duration,
 }
 
 /// Whose spaces a node hosts.
@@ -83,6 +96,8 @@ pub struct Found {
     pub value: Arc<Value>,
     /// Who vouches for it.
     pub integrity: Integrity,
+    /// Where the bytes of an inline value lie.
+    pub(crate) at: Option<Position>,
 }
 
 /// What a lookup finds.
@@ -198,6 +213,9 @@ pub enum NodeError {
     /// The value's bytes are not here (yet).
     #[error("the value's bytes are not here yet")]
     BlobPending,
+    /// The value's bytes were freed when it was not the winner.
+    #[error("the value's bytes are gone: they were freed after another value had taken its place")]
+    BlobGone,
     /// The node stops.
     #[error("the node is stopping")]
     Stopping,
@@ -213,6 +231,12 @@ impl From<AppendError> for NodeError {
     }
 }
 
+impl From<IndexError> for NodeError {
+    fn from(error: IndexError) -> Self {
+        Self::Storage(error.to_string())
+    }
+}
+
 /// Why a node does not start, as a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -222,6 +246,9 @@ pub enum StartError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The index can be neither opened nor begun anew.
+    #[error("cannot use the index: {0}")]
+    Index(#[from] IndexError),
     /// The folder of large values cannot be used.
     #[error("cannot use the folder of large values: {0}")]
     Blobs(std::io::Error),
@@ -236,10 +263,16 @@ pub enum StartError {
 /// What `status` shows.
 #[derive(Debug, Clone)]
 pub struct Status {
-    /// Each hosted space with its number of epochs, keys alive and frontier.
+    /// The hosted spaces, at most as many as were asked for.
     pub spaces: Vec<SpaceStatus>,
+    /// Whether there are more.
+    pub has_more: bool,
+    /// Spaces in memory.
+    pub active: usize,
     /// Delegations that wait for their space.
     pub parked: usize,
+    /// What lies on the disk.
+    pub storage: StorageStatus,
 }
 
 /// One hosted space.
@@ -247,14 +280,27 @@ pub struct Status {
 pub struct SpaceStatus {
     /// Its id.
     pub space: SpaceId,
-    /// Epochs in its log.
-    pub epochs: u64,
-    /// Keys with a live value.
-    pub keys: u64,
-    /// Bytes of live values.
-    pub live_bytes: u64,
+    /// Its counts.
+    pub summary: Summary,
     /// Its frontier.
     pub frontier: Vec<EpochId>,
-    /// Whether its actor is running.
+    /// Whether it is in memory.
     pub active: bool,
+}
+
+/// What lies on the disk, and what is free.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StorageStatus {
+    /// Files of the log.
+    pub segments: usize,
+    /// Their bytes.
+    pub log_bytes: u64,
+    /// Free bytes of the file system.
+    pub free_bytes: u64,
+    /// Whether there is too little room for writes.
+    pub is_short: bool,
+    /// Why the index takes nothing in any more, if so.
+    pub index_failure: Option<String>,
+    /// Places in the log that were found broken at the start.
+    pub damaged: u64,
 }

@@ -1,14 +1,14 @@
-//! Delegations of all spaces on this node, and those that wait for their space.
+//! Where proofs are found that a space's own log does not hold: in the logs of all spaces here, and among those that wait
+//! for their space.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError, RwLock},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kvspace_protocol::{
     authority::Proof,
     id::{Address, Millis, SpaceId},
 };
+
+use crate::index::{Index, IndexError};
 
 /// Delegations that one owner may park.
 const PARKED_PER_OWNER_MAX: usize = 64;
@@ -17,10 +17,9 @@ const PARKED_MAX: usize = 10_000;
 /// How long a delegation waits for its space: one hour.
 const PARKED_MS: i64 = 3_600_000;
 
-/// Where proofs are looked for that a space's own log does not hold.
-#[derive(Debug, Default)]
+/// The delegations of this node.
 pub(crate) struct Pool {
-    held: RwLock<BTreeMap<Address, Proof>>,
+    index: Index,
     parked: Mutex<Vec<Parked>>,
 }
 
@@ -32,18 +31,17 @@ struct Parked {
 }
 
 impl Pool {
-    /// A space's log holds this delegation.
-    pub(crate) fn insert(&self, proof: Proof) {
-        self.held.write().unwrap_or_else(PoisonError::into_inner).insert(proof.address(), proof);
+    pub(crate) fn new(index: Index) -> Self {
+        Self { index, parked: Mutex::default() }
     }
 
     /// The delegation at this address, from any log or parked.
-    pub(crate) fn find(&self, address: &Address, now: Millis) -> Option<Proof> {
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner).get(address).cloned();
-        held.or_else(|| {
+    pub(crate) fn find(&self, address: &Address, now: Millis) -> Result<Option<Proof>, IndexError> {
+        let parked = {
             let parked = self.live(now);
             parked.iter().find(|parked| parked.proof.address() == *address).map(|parked| parked.proof.clone())
-        })
+        };
+        parked.map_or_else(|| self.index.delegation(address), |proof| Ok(Some(proof)))
     }
 
     /// Keeps an owner's delegation for a space that is not hosted here yet. Beyond the bounds it is forgotten: the client

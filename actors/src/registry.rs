@@ -1,9 +1,9 @@
-//! Which actors run: lazily started, respawned after a fault, put to rest when too many are up.
+//! Which actors run: started when there is something to do, and again after a fault.
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     thread,
 };
@@ -11,19 +11,16 @@ use std::{
 use actix::prelude::*;
 use ed25519_dalek::SigningKey;
 use kvspace_protocol::{
-    epoch::SignedEpoch,
     id::{HostKey, Incarnation, SpaceId},
-    space::{CheckedEpoch, Space},
+    space::Space,
 };
-use rand::Rng;
 
 use crate::{
-    blobs::Blobs,
     hosted::Hosted,
-    log::{EpochRecord, Log},
-    messages::{Deliver, Request, Rest},
+    index::{IndexError, SpaceIndex},
+    messages::{Deliver, Request},
     node::{NodeError, StartError},
-    space::SpaceActor,
+    space::{SpaceActor, Storage},
 };
 
 /// How often a request is given to a new actor when the one before ended without looking at it.
@@ -33,12 +30,8 @@ const MAILBOX: usize = 1024;
 
 /// Starts and finds actors. They run on threads of their own, one per core.
 pub(crate) struct Registry {
-    log: Log,
-    blobs: Blobs,
+    storage: Storage,
     key: SigningKey,
-    active_max: usize,
-    active: Mutex<Vec<Arc<Hosted>>>,
-    tick: AtomicU64,
     next_arbiter: AtomicUsize,
     threads: Threads,
 }
@@ -75,22 +68,12 @@ impl Threads {
 }
 
 impl Registry {
-    pub(crate) fn start(log: Log, blobs: Blobs, key: SigningKey, active_max: usize) -> Result<Self, StartError> {
-        Ok(Self {
-            log,
-            blobs,
-            key,
-            active_max,
-            active: Mutex::default(),
-            tick: AtomicU64::new(0),
-            next_arbiter: AtomicUsize::new(0),
-            threads: Threads::start()?,
-        })
+    pub(crate) fn start(storage: Storage, key: SigningKey) -> Result<Self, StartError> {
+        Ok(Self { storage, key, next_arbiter: AtomicUsize::new(0), threads: Threads::start()? })
     }
 
     /// Gives a request to the space's actor, starting one if none runs.
     pub(crate) async fn deliver(&self, hosted: &Arc<Hosted>, request: Request) {
-        hosted.touch(self.tick.fetch_add(1, Ordering::Relaxed));
         let message = Deliver::new(request);
         for _ in 0..TRIES_MAX {
             let addr = match self.actor(hosted).await {
@@ -124,47 +107,35 @@ impl Registry {
         // What the last actor could not publish before it ended is published now.
         hosted.publish_all(&core);
         drop(quiet);
-        let (log, blobs, space) = (self.log.clone(), self.blobs.clone(), hosted.clone());
+        let (storage, space) = (self.storage.clone(), hosted.clone());
         let arbiter = self.next_arbiter.fetch_add(1, Ordering::Relaxed) % self.threads.arbiters.len();
         let addr = SpaceActor::start_in_arbiter(&self.threads.arbiters[arbiter], move |ctx| {
             ctx.set_mailbox_capacity(MAILBOX);
-            SpaceActor::new(core, space, log, blobs)
+            SpaceActor::new(core, space, storage)
         });
         *slot = Some(addr.clone());
-        drop(slot);
-        self.note_active(hosted);
         Ok(addr)
     }
 
-    /// A core with everything that is durable, in a new incarnation.
+    /// A core with everything that is durable.
     async fn open(&self, hosted: &Arc<Hosted>) -> Result<Space, NodeError> {
         let ready = hosted.ready.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(core) = ready {
-            return Ok(core);
+        match ready {
+            Some(core) => Ok(core),
+            None => self.open_core(hosted.index.clone()).await,
         }
-        let (log, hosted, core) = (self.log.clone(), hosted.clone(), new_core(&hosted.id, &self.key));
-        let open = move || replay(&log, &hosted, core);
-        let opened = tokio::task::spawn_blocking(open).await;
-        opened.map_err(|error| NodeError::Storage(error.to_string()))?.map_err(NodeError::Storage)
     }
 
-    /// Puts the actor that was idle longest to rest when there are too many.
-    fn note_active(&self, hosted: &Arc<Hosted>) {
-        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
-        active.retain(|other| !Arc::ptr_eq(other, hosted));
-        active.push(hosted.clone());
-        if active.len() <= self.active_max {
-            return;
-        }
-        let Some((oldest, _)) = active.iter().enumerate().min_by_key(|(_, other)| other.used()) else { return };
-        let resting = active.swap_remove(oldest);
-        drop(active);
-        // Held only by someone who is about to use the actor: then it does not rest.
-        if let Ok(slot) = resting.actor.try_lock()
-            && let Some(addr) = slot.as_ref()
-        {
-            drop(addr.try_send(Rest));
-        }
+    /// A core with everything that this index shows. Nothing may be on its way to it.
+    pub(crate) async fn open_core(&self, index: SpaceIndex) -> Result<Space, NodeError> {
+        let (key, incarnation) = (self.key.clone(), self.storage.incarnations.current());
+        let opened = tokio::task::spawn_blocking(move || open_core(&index, &key, incarnation)).await;
+        opened.map_err(|error| NodeError::Storage(error.to_string()))?.map_err(NodeError::from)
+    }
+
+    /// A core of a space of which nothing is held.
+    pub(crate) fn new_core(&self, space: &SpaceId) -> Space {
+        Space::new(space.clone(), self.key.clone(), self.storage.incarnations.current())
     }
 
     /// Ends all actors. Calls under way must have been answered.
@@ -177,30 +148,15 @@ impl Registry {
     }
 }
 
-/// An empty core of this host, in a new incarnation.
-pub(crate) fn new_core(space: &SpaceId, key: &SigningKey) -> Space {
-    Space::new(space.clone(), key.clone(), Incarnation(rand::rng().next_u64().to_be_bytes()))
+/// Reads what the index keeps of a space into a core.
+pub(crate) fn open_core(index: &SpaceIndex, key: &SigningKey, incarnation: Incarnation) -> Result<Space, IndexError> {
+    let held = index.held(HostKey(key.verifying_key().to_bytes()))?;
+    let opened = Space::reopen(index.id().clone(), key.clone(), incarnation, held, index);
+    opened.map_err(|error| IndexError::new(error.to_string()))
 }
 
 fn answer(message: &Deliver, error: NodeError) {
     if let Some(request) = message.take() {
         drop(request.reply.send(Err(error)));
     }
-}
-
-/// Reads a space's epochs from the log into a core. The index holds what they bring already.
-fn replay(log: &Log, hosted: &Hosted, mut core: Space) -> Result<Space, String> {
-    let own = core.host();
-    for at in hosted.index.epochs() {
-        let record = log.read_epoch(at).map_err(|error| error.to_string())?;
-        let checked = checked(record, own).map_err(|error| error.to_string())?;
-        core.restore(hosted.view(), &checked).map_err(|error| error.to_string())?;
-    }
-    Ok(core)
-}
-
-/// An epoch of our own log.
-pub(crate) fn checked(record: EpochRecord, own: HostKey) -> Result<CheckedEpoch, kvspace_protocol::epoch::Malformed> {
-    let EpochRecord { header, body, signature, .. } = record;
-    CheckedEpoch::trusted(SignedEpoch { header, body, signature }, own)
 }

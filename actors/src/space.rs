@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actix::prelude::*;
+use bytes::Bytes;
 use kvspace_protocol::{
     id::{BlobHash, EpochId},
     limits::INLINE_BYTES_MAX,
@@ -14,19 +15,28 @@ use crate::{
     blobs::{Blobs, Staged},
     clock,
     hosted::Hosted,
-    index::Durable,
+    incarnation::Incarnations,
+    index::{Durable, Index, IndexError},
     log::{AppendError, Appended, Commit, EpochRecord, Log},
     messages::{Call, Deliver, Held, Request, Rest},
     node::NodeError,
 };
+
+/// Where commits go. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Storage {
+    pub(crate) log: Log,
+    pub(crate) blobs: Blobs,
+    pub(crate) index: Index,
+    pub(crate) incarnations: Arc<Incarnations>,
+}
 
 /// Takes calls, feeds the core, does what it asks for. Ends on any fault; the registry then starts a new one from what
 /// is durable.
 pub(crate) struct SpaceActor {
     core: Space,
     hosted: Arc<Hosted>,
-    log: Log,
-    blobs: Blobs,
+    storage: Storage,
     waiting: BTreeMap<CallId, Waiting>,
     next_call: u64,
     /// Whether a commit is out.
@@ -40,8 +50,8 @@ struct Waiting {
 }
 
 impl SpaceActor {
-    pub(crate) fn new(core: Space, hosted: Arc<Hosted>, log: Log, blobs: Blobs) -> Self {
-        Self { core, hosted, log, blobs, waiting: BTreeMap::new(), next_call: 0, committing: false, wake: None }
+    pub(crate) fn new(core: Space, hosted: Arc<Hosted>, storage: Storage) -> Self {
+        Self { core, hosted, storage, waiting: BTreeMap::new(), next_call: 0, committing: false, wake: None }
     }
 
     fn take(&mut self, request: Request, ctx: &mut Context<Self>) {
@@ -89,13 +99,16 @@ impl SpaceActor {
         let bringing = Bringing {
             files: self.files_of(&commit.changes),
             changes: commit.changes,
-            blobs: commit.blobs.iter().map(|(hash, _)| *hash).collect(),
+            blobs: Vec::new(),
             frontier: self.core.dag().frontier().collect(),
             _not_to_be_opened: not_to_be_opened,
         };
-        let commit = Commit { blobs: commit.blobs, epochs: commit.epochs.into_iter().map(record).collect() };
+        // Of equal values in one commit the log needs one.
+        let blobs: BTreeMap<BlobHash, Bytes> = commit.blobs.into_iter().collect();
+        let commit =
+            Commit { blobs: blobs.into_iter().collect(), epochs: commit.epochs.into_iter().map(record).collect() };
         // A task of its own: what is durable reaches the index even if this actor ends meanwhile.
-        let task = tokio::spawn(make_durable(self.hosted.clone(), self.log.clone(), commit, bringing));
+        let task = tokio::spawn(make_durable(self.hosted.clone(), self.storage.clone(), commit, bringing));
         ctx.spawn(task.into_actor(self).map(|result, actor, ctx| {
             actor.committed(result.unwrap_or_else(|error| Err(AppendError::Failed(error.to_string().into()))), ctx);
         }));
@@ -124,9 +137,9 @@ impl SpaceActor {
             Change::Operation(operation) => {
                 operation.effect.value().filter(|value| value.size > INLINE_BYTES_MAX).cloned()
             }
-            Change::Epoch { .. } | Change::Winner { .. } => None,
+            Change::Epoch(_) | Change::Delegation { .. } | Change::Winner { .. } => None,
         };
-        changes.iter().filter_map(file).filter_map(|value| self.blobs.hold(&value.blob)).collect()
+        changes.iter().filter_map(file).filter_map(|value| self.storage.blobs.hold(&value.blob)).collect()
     }
 
     /// Answers everybody and ends; the core is not used again.
@@ -162,15 +175,35 @@ struct Bringing {
 }
 
 /// Log first, then the index.
-async fn make_durable(hosted: Arc<Hosted>, log: Log, commit: Commit, bringing: Bringing) -> Result<(), AppendError> {
-    let appended = log.commit(commit).await;
+async fn make_durable(
+    hosted: Arc<Hosted>,
+    storage: Storage,
+    commit: Commit,
+    mut bringing: Bringing,
+) -> Result<(), AppendError> {
+    let failed = |error: IndexError| AppendError::Failed(error.to_string().into());
+    bringing.blobs = commit.blobs.iter().map(|(hash, _)| *hash).collect();
+    let room = storage.index.room(&bringing.changes).await.map_err(failed)?;
+    let index = storage.index.clone();
+    let appended = storage.log.commit_with(commit, move |appended| index.begin(appended.end())).await;
+    if matches!(appended, Err(AppendError::Failed(_))) {
+        storage.incarnations.redraw();
+    }
     if matches!(appended, Ok(_) | Err(AppendError::Failed(_))) {
         // After a failure the epoch may still be in the log after a restart, so its files stay until then.
         bringing.files.into_iter().for_each(Staged::keep);
     }
-    let Appended { blobs, epochs } = appended?;
+    let (Appended { blobs, epochs }, slot) = appended?;
     let blobs: Vec<_> = bringing.blobs.into_iter().zip(blobs).collect();
-    hosted.index.apply(Durable { changes: &bringing.changes, blobs: &blobs, epochs: &epochs });
+    let ids = bringing.changes.iter().filter_map(|change| match change {
+        Change::Epoch(new) => Some(new.id),
+        Change::Delegation { .. } | Change::Operation(_) | Change::Winner { .. } => None,
+    });
+    let epochs = ids.zip(epochs).collect();
+    let durable = Durable { changes: &bringing.changes, blobs: &blobs, epochs: &epochs };
+    // What the index cannot show must not be built upon: the slot stays empty, and that ends the index.
+    let batches = hosted.index.batches(&durable).map_err(failed)?;
+    slot.fill(room, batches).map_err(failed)?;
     hosted.set_frontier(bringing.frontier);
     Ok(())
 }

@@ -28,6 +28,10 @@ fn options(dir: &Path) -> Options {
         permit_wait: Duration::from_secs(5),
         active_spaces_max: 100,
         segment_bytes: 4 * 1024 * 1024,
+        index_cache_bytes: 8 * 1024 * 1024,
+        reserve_free_bytes: 128 * 1024 * 1024,
+        retention: Duration::from_secs(3600),
+        collect_interval: Duration::from_secs(3600),
     }
 }
 
@@ -78,7 +82,7 @@ impl Owner {
         bytes: &[u8],
         condition: Condition,
     ) -> Result<Written, NodeError> {
-        let authorized = node.authorize(&self.space, &token, now())?;
+        let authorized = node.authorize(&self.space, &token, now()).await?;
         let permit = node.body_permit(bytes.len() as u64).await?;
         let body = Body::Inline { hash: BlobHash::of(bytes), bytes: Bytes::copy_from_slice(bytes), permit };
         let (space, meta) = (self.space.clone(), BTreeMap::new());
@@ -86,7 +90,7 @@ impl Owner {
     }
 
     async fn get(&self, node: &Node, key: &str) -> Option<Bytes> {
-        let Lookup::Live(found) = node.lookup(&self.space, key).expect("hosted") else { return None };
+        let Lookup::Live(found) = node.lookup(&self.space, key).await.expect("hosted") else { return None };
         match node.read(&self.space, &found).await.expect("readable") {
             Content::Whole(bytes, _) => Some(bytes),
             Content::File(mut file, size) => {
@@ -117,26 +121,26 @@ async fn what_was_written_is_there_after_a_restart() {
     upload.write(&large).await.expect("staged");
     let staged = upload.finish().await.expect("durable");
     let token = owner.invoke("large", "put", 1000);
-    let authorized = node.authorize(&owner.space, &token, now()).expect("allowed");
+    let authorized = node.authorize(&owner.space, &token, now()).await.expect("allowed");
     let (space, condition) = (owner.space.clone(), Condition::Always);
     let request =
         WriteRequest { space, token, authorized, body: Some(Body::Staged(staged)), meta: BTreeMap::new(), condition };
     node.write(request).await.expect("written");
-    let frontier = node.frontier(&owner.space).expect("hosted");
+    let frontier = node.frontier(&owner.space).await.expect("hosted");
     node.stop().await;
     assert!(matches!(owner.put(&node, "late", b"x", 1001).await, Err(NodeError::Stopping)));
     drop(node);
 
     let node = Node::start(options(dir.path())).await.expect("starts again");
-    assert_eq!(node.frontier(&owner.space).expect("hosted"), frontier);
+    assert_eq!(node.frontier(&owner.space).await.expect("hosted"), frontier);
     assert_eq!(owner.get(&node, "k42").await.as_deref(), Some(&b"value 42"[..]));
     assert_eq!(owner.get(&node, "large").await, Some(large.into()));
     owner.put(&node, "k42", b"newer", 2000).await.expect("written");
     assert_eq!(owner.get(&node, "k42").await.as_deref(), Some(&b"newer"[..]));
     let query = ListQuery { path: String::new(), grants: Grants::Owner, after: None, limit: Some(10) };
-    let page = node.list(&owner.space, &query).expect("hosted");
+    let page = node.list(&owner.space, &query).await.expect("hosted");
     assert_eq!((page.keys.len(), page.truncated, &*page.keys[0]), (10, true, "k0"));
-    assert_eq!(node.status().spaces[0].keys, 101);
+    assert_eq!(node.status(None, 10).expect("readable").spaces[0].summary.keys, 101);
     node.stop().await;
 }
 
@@ -161,8 +165,8 @@ async fn many_writers_at_once_all_succeed_and_one_of_two_conditional_ones_wins()
         won += usize::from(task.await.expect("no panic"));
     }
     assert_eq!(won, 1, "put-if-absent of one key");
-    assert_eq!(node.status().spaces[0].keys, 51);
-    assert_eq!(node.frontier(&owner.space).expect("hosted").len(), 1);
+    assert_eq!(node.status(None, 10).expect("readable").spaces[0].summary.keys, 51);
+    assert_eq!(node.frontier(&owner.space).await.expect("hosted").len(), 1);
     node.stop().await;
 }
 
@@ -206,7 +210,7 @@ async fn spaces_beyond_the_active_ones_rest_and_come_back() {
     }
     for owner in &owners {
         assert_eq!(owner.get(&node, "k").await.as_deref(), Some(&b"round 2"[..]));
-        assert_eq!(node.frontier(&owner.space).expect("hosted").len(), 1);
+        assert_eq!(node.frontier(&owner.space).await.expect("hosted").len(), 1);
     }
     node.stop().await;
 }
@@ -222,7 +226,7 @@ async fn a_refused_large_value_leaves_no_file() {
     upload.write(&vec![1; 500_000]).await.expect("staged");
     let staged = upload.finish().await.expect("durable");
     let token = owner.invoke("k", "put", 2);
-    let authorized = node.authorize(&owner.space, &token, now()).expect("allowed");
+    let authorized = node.authorize(&owner.space, &token, now()).await.expect("allowed");
     let (space, condition) = (owner.space.clone(), Condition::Absent);
     let request =
         WriteRequest { space, token, authorized, body: Some(Body::Staged(staged)), meta: BTreeMap::new(), condition };

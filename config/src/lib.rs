@@ -48,6 +48,8 @@ pub struct Config {
     pub memory: Memory,
     /// What lies on disk.
     pub storage: Storage,
+    /// What is freed, and when.
+    pub retention: Retention,
     /// What is logged.
     pub log: Log,
 }
@@ -124,6 +126,16 @@ pub struct Memory {
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
     pub segment_bytes: u64,
+    pub index_cache_bytes: u64,
+    pub reserve_free_bytes: u64,
+}
+
+/// `[retention]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    pub superseded_s: u64,
+    pub interval_s: u64,
 }
 
 /// `[log]`
@@ -206,7 +218,17 @@ impl Default for Memory {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { segment_bytes: 64 * 1024 * 1024 }
+        Self {
+            segment_bytes: 64 * 1024 * 1024,
+            index_cache_bytes: 64 * 1024 * 1024,
+            reserve_free_bytes: 512 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { superseded_s: 30 * 24 * 60 * 60, interval_s: 600 }
     }
 }
 

@@ -8,6 +8,12 @@ use crate::{Config, ConfigError};
 const SEGMENT_BYTES_MIN: u64 = EPOCH_BODY_BYTES_MAX as u64 + COMMIT_INLINE_BYTES_MAX + (1 << 20);
 /// Positions in a segment are 32 bits, with room to spare.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// The index needs to hold the pages that one batch touches.
+const CACHE_BYTES_MIN: u64 = 4 << 20;
+/// What the log and the index need to end what they have begun.
+const RESERVE_BYTES_MIN: u64 = 128 << 20;
+/// A thousand years.
+const RETENTION_S_MAX: u64 = 1_000 * 366 * 86_400;
 /// Ten thousand years: for tokens made once and kept, as in tests.
 const LIFETIME_MAX_S: u64 = 10_000 * 366 * 86_400;
 /// A day: longer waits are a mistake in the unit.
@@ -15,7 +21,7 @@ const WAIT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// Checks what types cannot say.
 pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
-    let Config { http, spaces, tokens, memory, storage, .. } = config;
+    let Config { http, spaces, tokens, memory, storage, retention, .. } = config;
     let waits = [
         ("http.header_timeout_ms", http.header_timeout_ms),
         ("http.body_idle_timeout_ms", http.body_idle_timeout_ms),
@@ -36,7 +42,11 @@ pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
     in_range("http.body_bytes_max", http.body_bytes_max, 1, i64::MAX.unsigned_abs())?;
     in_range("tokens.lifetime_max_s", tokens.lifetime_max_s, 1, LIFETIME_MAX_S)?;
     in_range("memory.body_bytes_max", memory.body_bytes_max, 4 * INLINE_BYTES_MAX, u64::from(u32::MAX))?;
-    in_range("storage.segment_bytes", storage.segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+    in_range("storage.segment_bytes", storage.segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)?;
+    in_range("storage.index_cache_bytes", storage.index_cache_bytes, CACHE_BYTES_MIN, i64::MAX.unsigned_abs())?;
+    in_range("storage.reserve_free_bytes", storage.reserve_free_bytes, RESERVE_BYTES_MIN, i64::MAX.unsigned_abs())?;
+    in_range("retention.superseded_s", retention.superseded_s, 0, RETENTION_S_MAX)?;
+    in_range("retention.interval_s", retention.interval_s, 1, RETENTION_S_MAX)
 }
 
 fn in_range(key: &str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {

@@ -111,6 +111,10 @@ fn options(config: &Config, key: [u8; 32]) -> Options {
         permit_wait: Duration::from_millis(config.memory.permit_wait_ms),
         active_spaces_max: config.spaces.active_max,
         segment_bytes: u32::try_from(config.storage.segment_bytes).unwrap_or(u32::MAX),
+        index_cache_bytes: config.storage.index_cache_bytes,
+        reserve_free_bytes: config.storage.reserve_free_bytes,
+        retention: Duration::from_secs(config.retention.superseded_s),
+        collect_interval: Duration::from_secs(config.retention.interval_s),
     }
 }
 

@@ -116,7 +116,8 @@ impl Space {
     }
 
     /// Takes in the epochs of one commit that is durable already: how the index is made from the log, commits in log order.
-    /// An epoch that does not hold because the log has lost what it rests on is passed over.
+    /// An epoch that the view shows already is left out, one that does not hold, because the log has lost what it rests on,
+    /// is passed over.
     ///
     /// # Errors
     /// [`Fault`]: the view cannot be read, and the state machine has ended.
@@ -142,6 +143,9 @@ impl Space {
         checked: &CheckedEpoch,
     ) -> Result<Result<Vec<Change>, ReplayError>, ViewError> {
         let (id, header) = (checked.epoch().id, &checked.epoch().header);
+        if view.epoch(&id)?.is_some() {
+            return Ok(Ok(Vec::new()));
+        }
         let Ok(ancestry) = Ancestry::find(checked.epoch(), view)? else { return Ok(Err(ReplayError::Ancestor(id))) };
         let judged = match self.bench(view).judge(checked, &ancestry)? {
             Ok(judged) => judged,

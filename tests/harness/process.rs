@@ -194,7 +194,14 @@ impl Node {
 
     /// All that a request could change: the logs of the spaces, what is parked, and the files of values.
     pub(crate) fn state(&self) -> (Value, Vec<PathBuf>) {
-        (self.status(), files(&self.data_dir().join("blobs")))
+        let mut status = self.status();
+        // What is free on the disk changes by others' doing, and what is in memory is no part of the state.
+        let status_members = status.as_object_mut().expect("an object");
+        status_members.retain(|member, _| member != "storage" && member != "active");
+        for space in status_members["spaces"].as_array_mut().expect("a list") {
+            space.as_object_mut().expect("an object").remove("active");
+        }
+        (status, files(&self.data_dir().join("blobs")))
     }
 
     /// The uploads that are not done.

@@ -53,6 +53,8 @@ struct State {
     asked: Option<SyncSender<()>>,
     faults: Vec<Fault>,
     events: Vec<Event>,
+    /// Every state there was since a test began to watch.
+    moments: Option<Vec<FakeDisk>>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -66,6 +68,7 @@ struct FileState {
 struct FakeFile {
     state: Arc<Mutex<State>>,
     id: usize,
+    is_writable: bool,
 }
 
 impl FakeDisk {
@@ -111,6 +114,22 @@ impl FakeDisk {
         self.state().live.keys().cloned().collect()
     }
 
+    /// What a process sees: every file and its content.
+    pub(crate) fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let state = self.state();
+        state.live.iter().map(|(path, id)| (path.clone(), state.files[*id].live.clone())).collect()
+    }
+
+    /// Keeps from now on what the disk is after each change.
+    pub(crate) fn watch(&self) {
+        self.state().moments = Some(Vec::new());
+    }
+
+    /// The disk after each change since [`Self::watch`], and watches no more.
+    pub(crate) fn take_moments(&self) -> Vec<Self> {
+        self.state().moments.take().unwrap_or_default()
+    }
+
     /// Puts a file there, durably.
     pub(crate) fn put(&self, path: &Path, content: &[u8]) {
         let mut state = self.state();
@@ -122,14 +141,7 @@ impl FakeDisk {
 
     /// A copy of what a process sees, as after the process was killed. Pages that were lost by a failed sync stay lost.
     pub(crate) fn killed(&self) -> Self {
-        let state = self.state();
-        let copy = State {
-            files: state.files.clone(),
-            live: state.live.clone(),
-            durable: state.durable.clone(),
-            ..State::default()
-        };
-        Self { state: Arc::new(Mutex::new(copy)) }
+        self.state().copy()
     }
 
     /// What a power cut leaves: what was synced, and of the rest any sectors and names, as `coin` falls.
@@ -167,6 +179,23 @@ impl State {
         self.files.len() - 1
     }
 
+    fn copy(&self) -> FakeDisk {
+        let copy = Self {
+            files: self.files.clone(),
+            live: self.live.clone(),
+            durable: self.durable.clone(),
+            ..Self::default()
+        };
+        FakeDisk { state: Arc::new(Mutex::new(copy)) }
+    }
+
+    fn changed(&mut self) {
+        if self.moments.is_some() {
+            let moment = self.copy();
+            self.moments.iter_mut().for_each(|moments| moments.push(moment.clone()));
+        }
+    }
+
     fn fails(&mut self, is: impl Fn(Fault) -> bool) -> bool {
         let found = self.faults.iter().position(|fault| is(*fault));
         found.is_some_and(|at| {
@@ -193,13 +222,20 @@ fn broken() -> io::Error {
 
 impl Disk for FakeDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let id = self.state().add(path);
-        Ok(Arc::new(FakeFile { state: Arc::clone(&self.state), id }))
+        let mut state = self.state();
+        let id = state.add(path);
+        state.changed();
+        Ok(Arc::new(FakeFile { state: Arc::clone(&self.state), id, is_writable: true }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let id = *self.state().live.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(FakeFile { state: Arc::clone(&self.state), id }))
+        Ok(Arc::new(FakeFile { state: Arc::clone(&self.state), id, is_writable: true }))
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let id = *self.state().live.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(FakeFile { state: Arc::clone(&self.state), id, is_writable: false }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -211,11 +247,15 @@ impl Disk for FakeDisk {
         let id = state.live.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.files[id].name = name;
         state.live.insert(to.to_owned(), id);
+        state.changed();
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.state().live.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let mut state = self.state();
+        state.live.remove(path).ok_or(io::ErrorKind::NotFound)?;
+        state.changed();
+        Ok(())
     }
 
     fn create_dir(&self, _: &Path) -> io::Result<()> {
@@ -232,6 +272,7 @@ impl Disk for FakeDisk {
         state.durable.retain(|name, _| !inside(name));
         let live: Vec<_> = state.live.iter().filter(|(name, _)| inside(name)).map(|(n, id)| (n.clone(), *id)).collect();
         state.durable.extend(live);
+        state.changed();
         Ok(())
     }
 
@@ -267,6 +308,7 @@ impl DiskFile for FakeFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        assert!(self.is_writable, "opened for reading");
         let mut state = self.state();
         let name = state.files[self.id].name.clone();
         state.events.push(Event::Write(name.clone()));
@@ -280,6 +322,7 @@ impl DiskFile for FakeFile {
         let file = &mut state.files[self.id];
         place(&mut file.live, offset as usize, bytes);
         file.unsynced.push((offset as usize, bytes.to_vec()));
+        state.changed();
         if torn { Err(broken()) } else { Ok(()) }
     }
 
@@ -296,6 +339,7 @@ impl DiskFile for FakeFile {
             place(&mut file.durable, offset, &bytes);
         }
         state.events.push(Event::Sync(name));
+        state.changed();
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Append, Position};
+use super::{Append, Damage, Position};
 
 /// Why a commit is not durable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,16 +50,6 @@ pub enum RefusedWhy {
 /// Why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// What was durable once is wrong now.
-    #[error("segment {segment} of the log is damaged at byte {offset}: {what}")]
-    Damaged {
-        /// The segment.
-        segment: u32,
-        /// Where in the file.
-        offset: u32,
-        /// What was found.
-        what: &'static str,
-    },
     /// Another release wrote it.
     #[error("segment {segment} of the log has format {found}, this kvspace reads format {known}")]
     OtherFormat {
@@ -93,12 +83,41 @@ impl LogError {
     }
 }
 
+/// Why a segment was not compacted. It is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum CompactError {
+    /// It is the one that is written, or none of this log.
+    #[error("segment {0} of the log is not sealed")]
+    NotSealed(u32),
+    /// What was durable once is wrong now; nothing that is left is to be lost.
+    #[error("segment {} of the log is damaged at byte {}: {}", .0.segment, .0.offset, .0.what)]
+    Damaged(Damage),
+    /// There is no room for the smaller file beside the larger.
+    #[error("the disk is full")]
+    DiskFull,
+    /// The file system refused.
+    #[error("cannot use {}: {source}", .path.display())]
+    Io {
+        /// The file or folder in question.
+        path: PathBuf,
+        /// The reason it gave.
+        source: io::Error,
+    },
+}
+
+impl CompactError {
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| if crate::disk::is_full(&source) { Self::DiskFull } else { Self::Io { path, source } }
+    }
+}
+
 /// Why a record cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The segment was compacted since: look the position up again.
-    #[error("segment {} was compacted", .0.segment)]
-    Moved(Position),
+    /// The segment was compacted and the record was not kept.
+    #[error("segment {} of the log was compacted without the record of byte {}", .0.segment, .0.offset)]
+    Freed(Position),
     /// There is no such record at this position.
     #[error("segment {} of the log is damaged at byte {}", .0.segment, .0.offset)]
     Damaged(Position),

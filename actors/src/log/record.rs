@@ -1,13 +1,16 @@
 //! One record of the log.
 //!
 //! ```text
-//! length u32 · kind u8 · flags u8 · zero u16 · durable u32 · checksum 8 bytes · payload · zeros to a multiple of 8
+//! length u32 · kind u8 · flags u8 · zero u16 · mark u32 · checksum 8 bytes · payload · zeros to a multiple of 8
 //! ```
 //!
-//! Little-endian. The checksum is BLAKE3 cut to 8 bytes over segment, generation and the record's offset, then what
-//! stands before the checksum, then the payload: a record of another place or of a file's former life is no record
-//! here. `durable` is the offset up to which the segment was synced when the record was written; so a later record
-//! witnesses that what came before it had been whole.
+//! Little-endian. The checksum is BLAKE3 cut to 8 bytes over segment, generation and the record's present offset, then
+//! what stands before the checksum, then the payload: a record of another place or of a file's former life is no record
+//! here. The flags say whether the record begins (2) and ends (1) its commit.
+//!
+//! In a segment that was never compacted (generation 0) `mark` is the offset up to which the segment was synced when
+//! the record was written; so a later record witnesses that what came before it had been whole. In a compacted segment
+//! `mark` is the offset the record had when it was first written, its **birth**: positions go by it.
 
 use bytes::Bytes;
 use kvspace_protocol::id::{BlobHash, SpaceId};
@@ -21,15 +24,15 @@ const PAYLOAD_BYTES_MIN: u32 = 32;
 /// The bytes of the head that the checksum covers.
 const COVERED: usize = 12;
 const FLAG_ENDS_COMMIT: u8 = 1;
+const FLAG_BEGINS_COMMIT: u8 = 2;
 
-/// Where the payload of a record lies in this node's log. Positions of one log sort in the order they were written.
+/// Names a record of this node's log, for good: compaction moves bytes and changes no position. Positions of one log
+/// sort in the order they were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The segment, from 1.
     pub segment: u32,
-    /// How often the segment has been compacted.
-    pub generation: u32,
-    /// The payload's first byte, counted from the start of the file.
+    /// The payload's first byte when it was first written, counted from the start of the file.
     pub offset: u32,
     /// The payload's length in bytes.
     pub length: u32,
@@ -54,7 +57,19 @@ pub(super) enum Kind {
     Epoch,
 }
 
-/// Where a record begins.
+impl Position {
+    /// Of the record that was born at this offset.
+    pub(super) fn of(segment: u32, birth: u32, length: u32) -> Self {
+        Self { segment, offset: birth + HEAD_BYTES, length }
+    }
+
+    /// Where the record began when it was first written; `None` where no record begins.
+    pub(super) fn birth(self) -> Option<u32> {
+        self.offset.checked_sub(HEAD_BYTES).filter(|birth| birth % ALIGN == 0)
+    }
+}
+
+/// Where a record begins at present.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) segment: u32,
@@ -62,26 +77,29 @@ pub(super) struct Place {
     pub(super) offset: u32,
 }
 
-impl Place {
-    /// Where the record begins that has its payload at `at`.
-    pub(super) fn of(at: Position) -> Option<Self> {
-        let offset = at.offset.checked_sub(HEAD_BYTES)?;
-        Some(Self { segment: at.segment, generation: at.generation, offset })
-    }
-
-    pub(super) fn payload(self, length: u32) -> Position {
-        Position { segment: self.segment, generation: self.generation, offset: self.offset + HEAD_BYTES, length }
-    }
-}
-
 /// What stands before a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) length: u32,
     pub(super) kind: Kind,
-    /// Whether the commit is whole with this record.
-    pub(super) ends_commit: bool,
-    pub(super) durable: u32,
+    pub(super) edges: Edges,
+    /// What was durable when the record was written, or the record's birth: see the record's format.
+    pub(super) mark: u32,
+}
+
+/// Which ends of its commit a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Edges {
+    pub(super) begins: bool,
+    /// The commit is whole with this record.
+    pub(super) ends: bool,
+}
+
+impl Edges {
+    /// Of record number `index` in a commit of `count`.
+    pub(super) fn of(index: usize, count: usize) -> Self {
+        Self { begins: index == 0, ends: index + 1 == count }
+    }
 }
 
 impl Head {
@@ -94,10 +112,14 @@ impl Head {
             2 => Kind::Epoch,
             _ => return None,
         };
-        if length < PAYLOAD_BYTES_MIN || bytes[5] & !FLAG_ENDS_COMMIT != 0 || bytes[6..8] != [0, 0] {
+        if length < PAYLOAD_BYTES_MIN
+            || bytes[5] & !(FLAG_ENDS_COMMIT | FLAG_BEGINS_COMMIT) != 0
+            || bytes[6..8] != [0, 0]
+        {
             return None;
         }
-        Some(Self { length, kind, ends_commit: bytes[5] & FLAG_ENDS_COMMIT != 0, durable: u32_at(bytes, 8) })
+        let edges = Edges { begins: bytes[5] & FLAG_BEGINS_COMMIT != 0, ends: bytes[5] & FLAG_ENDS_COMMIT != 0 };
+        Some(Self { length, kind, edges, mark: u32_at(bytes, 8) })
     }
 
     fn encode(self) -> [u8; COVERED] {
@@ -107,14 +129,20 @@ impl Head {
             Kind::Blob => 1,
             Kind::Epoch => 2,
         };
-        bytes[5] = if self.ends_commit { FLAG_ENDS_COMMIT } else { 0 };
-        bytes[8..].copy_from_slice(&self.durable.to_le_bytes());
+        bytes[5] |= if self.edges.ends { FLAG_ENDS_COMMIT } else { 0 };
+        bytes[5] |= if self.edges.begins { FLAG_BEGINS_COMMIT } else { 0 };
+        bytes[8..].copy_from_slice(&self.mark.to_le_bytes());
         bytes
     }
 
     /// The whole record in bytes, with head and padding; `None` if no segment could hold it.
     pub(super) fn record_bytes(self) -> Option<u32> {
         record_bytes(self.length as usize)
+    }
+
+    /// Where the record was first written, if it is at `offset` now in a segment of this generation.
+    pub(super) fn birth(self, generation: u32, offset: u32) -> u32 {
+        if generation == 0 { offset } else { self.mark }
     }
 }
 
@@ -140,19 +168,19 @@ const EPOCH_HEAD_BYTES: usize = 2 + 4 + 64;
 pub(super) fn encode_blob(
     buffer: &mut Vec<u8>,
     place: Place,
-    ends_commit: bool,
+    edges: Edges,
     durable: u32,
     hash: &BlobHash,
     blob: &Bytes,
 ) -> Position {
-    encode(buffer, place, Kind::Blob, ends_commit, durable, &[hash.as_bytes(), blob])
+    encode(buffer, place, Kind::Blob, edges, durable, &[hash.as_bytes(), blob])
 }
 
 /// Appends an epoch's record to `buffer`.
 pub(super) fn encode_epoch(
     buffer: &mut Vec<u8>,
     place: Place,
-    ends_commit: bool,
+    edges: Edges,
     durable: u32,
     epoch: &EpochRecord,
 ) -> Position {
@@ -167,20 +195,19 @@ pub(super) fn encode_epoch(
         &epoch.header,
         &epoch.body,
     ];
-    encode(buffer, place, Kind::Epoch, ends_commit, durable, &parts)
+    encode(buffer, place, Kind::Epoch, edges, durable, &parts)
 }
 
-fn encode(
-    buffer: &mut Vec<u8>,
-    place: Place,
-    kind: Kind,
-    ends_commit: bool,
-    durable: u32,
-    parts: &[&[u8]],
-) -> Position {
+fn encode(buffer: &mut Vec<u8>, place: Place, kind: Kind, edges: Edges, durable: u32, parts: &[&[u8]]) -> Position {
     let length = parts.iter().map(|part| part.len()).sum::<usize>();
     let length = u32::try_from(length).expect("a commit beyond 32 bits was refused before");
-    let head = Head { length, kind, ends_commit, durable }.encode();
+    put(buffer, place, Head { length, kind, edges, mark: durable }, parts);
+    Position::of(place.segment, place.offset, length)
+}
+
+/// Appends a record of this head and payload to `buffer`.
+pub(super) fn put(buffer: &mut Vec<u8>, place: Place, head: Head, parts: &[&[u8]]) {
+    let head = head.encode();
     let start = buffer.len();
     buffer.extend_from_slice(&head);
     buffer.extend_from_slice(&[0; HEAD_BYTES as usize - COVERED]);
@@ -192,7 +219,6 @@ fn encode(
     buffer[start + COVERED..payload].copy_from_slice(&checksum);
     let padded = (buffer.len() - start).next_multiple_of(ALIGN as usize);
     buffer.resize(start + padded, 0);
-    place.payload(length)
 }
 
 /// Whether these bytes, head to padding, are the record of this place. `head` was decoded from them.
@@ -246,6 +272,7 @@ mod tests {
     use super::*;
 
     const HERE: Place = Place { segment: 3, generation: 1, offset: 4096 };
+    const ENDS: Edges = Edges { begins: false, ends: true };
 
     fn blob() -> (BlobHash, Bytes) {
         let bytes = Bytes::from_static(b"a value");
@@ -255,8 +282,8 @@ mod tests {
     fn record() -> Vec<u8> {
         let (hash, bytes) = blob();
         let mut buffer = Vec::new();
-        let at = encode_blob(&mut buffer, HERE, true, 4096, &hash, &bytes);
-        assert_eq!(at, Position { segment: 3, generation: 1, offset: 4116, length: 39 });
+        let at = encode_blob(&mut buffer, HERE, ENDS, 4096, &hash, &bytes);
+        assert_eq!(at, Position { segment: 3, offset: 4116, length: 39 });
         buffer
     }
 
@@ -264,7 +291,7 @@ mod tests {
     fn a_record_reads_back() {
         let record = record();
         let head = Head::decode(&record).expect("a head");
-        assert_eq!(head, Head { length: 39, kind: Kind::Blob, ends_commit: true, durable: 4096 });
+        assert_eq!(head, Head { length: 39, kind: Kind::Blob, edges: ENDS, mark: 4096 });
         assert_eq!(head.record_bytes(), Some(record.len() as u32));
         assert!(holds(HERE, head, &record));
         let payload = Bytes::copy_from_slice(&record[20..59]);
@@ -280,7 +307,7 @@ mod tests {
             signature: [7; 64],
         };
         let mut buffer = Vec::new();
-        let at = encode_epoch(&mut buffer, HERE, true, 4096, &epoch);
+        let at = encode_epoch(&mut buffer, HERE, ENDS, 4096, &epoch);
         assert_eq!(at.length as usize, epoch_payload_bytes(&epoch));
         let payload = Bytes::from(buffer).slice(20..20 + at.length as usize);
         assert_eq!(decode_epoch(&payload), Some(epoch));

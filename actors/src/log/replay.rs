@@ -1,246 +1,158 @@
-//! Reading the log from its beginning: whole commits in order, and where the last segment ends.
+//! Reading the log in order: whole commits, what is broken between them, and where the last segment ends.
 
-use std::{path::Path, sync::Arc};
-
-use bytes::Bytes;
+use std::{
+    io,
+    ops::{ControlFlow, Range},
+    path::Path,
+};
 
 use super::{
-    LogError, Replayed,
-    record::{self, ALIGN, HEAD_BYTES, Head, Kind, Place, Position},
-    segment::{self, BLOCK_BYTES, Header},
+    Damage, LogError, Replayed,
+    opened::{Lookup, Opened},
+    record::Position,
+    scan::{Ending, Found, Piece, READ_BYTES, Scanned},
+    segment::{self, BLOCK_BYTES},
 };
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 
-/// Bytes read at a time.
-const READ_BYTES: usize = 1024 * 1024;
-/// Bytes hashed in search of a witness behind a torn end. A tear is at most one round; this is sixteen of them.
-const WITNESS_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Who is told of the commits, with the offsets where their records are now, and of damage.
+pub(super) type Each<'a> = dyn FnMut(Piece) -> Result<(), LogError> + 'a;
 
-/// The last segment: where writing goes on.
+/// The last segment, as replay found it.
 pub(super) struct Last {
-    pub(super) header: Header,
-    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) segment: u32,
     /// Behind the last whole commit.
     pub(super) end: u32,
-    pub(super) size_bytes: u32,
-    path: std::path::PathBuf,
+    /// Before this everything was durable; from here on it may only have been written.
+    pub(super) durable: u32,
+    /// Whether writing goes on in it. If not, nothing is ever written there again.
+    pub(super) is_open: bool,
 }
 
-/// Reads every segment and delivers the records of whole commits that lie behind `after`.
+/// A piece as the log's owner gets it.
+pub(super) fn replayed(piece: Piece) -> Replayed {
+    match piece {
+        Piece::Commit(Found { commit, .. }) => Replayed::Commit(commit),
+        Piece::Damage(damage) => Replayed::Damage(damage),
+    }
+}
+
+/// Reads every segment and delivers the whole commits that end behind `after`, and all damage on the way.
 pub(super) fn replay(
     disk: &dyn Disk,
     dir: &Path,
     after: Option<Position>,
-    each: &mut dyn FnMut(Replayed) -> Result<(), LogError>,
+    each: &mut Each<'_>,
 ) -> Result<Option<Last>, LogError> {
-    let mut opened: Option<(Header, Arc<dyn DiskFile>)> = None;
-    for segment in numbers(disk, dir)? {
-        let path = segment::path_of(dir, segment);
-        let file = disk.open(&path).map_err(LogError::io(&path))?;
-        let header = Header::read(file.as_ref(), segment, &path)?;
-        if let Some((before, before_file)) = opened.replace((header, file)) {
-            let end = if before.end == 0 { header.previous_end } else { before.end };
-            replay_sealed(dir, before, before_file.as_ref(), end, after, each)?;
-        }
+    let numbers = segment::list(disk, dir).map_err(LogError::io(dir))?;
+    if let Some(after) = after.filter(|after| numbers.binary_search(&after.segment).is_err()) {
+        return Err(LogError::NotInLog(after));
     }
-    let Some((header, file)) = opened else {
+    let mut replay = Replay { dir, after, each };
+    let first = after.map_or(1, |after| after.segment);
+    // Whose end is not known before the next one is met.
+    let mut waiting: Option<Opened> = None;
+    let mut expected = 1;
+    for segment in numbers {
+        if segment < first {
+            replay.missing(expected..segment, 0)?;
+            expected = segment + 1;
+            continue;
+        }
+        let Some(opened) = Opened::open(disk, dir, segment)? else {
+            return Err(LogError::io(&segment::path_of(dir, segment))(io::ErrorKind::NotFound.into()));
+        };
+        let said_end = opened.broken_header.is_none().then_some(opened.header.previous_end);
+        if let Some(before) = waiting.take() {
+            let is_next = segment == expected;
+            replay.segment(&before, before.ending(said_end.filter(|_| is_next)))?;
+        }
+        replay.missing(expected..segment, said_end.unwrap_or(0))?;
+        expected = segment.saturating_add(1);
+        waiting = Some(opened);
+    }
+    let Some(last) = waiting else {
         return Ok(None);
     };
-    let path = segment::path_of(dir, header.segment);
-    let size_bytes = file.size_bytes().map_err(LogError::io(&path))?;
-    let size_bytes = u32::try_from(size_bytes).unwrap_or(u32::MAX);
-    let mut scan = Scan::new(header, file.as_ref(), size_bytes, &path);
-    let end = scan.commits(after, each)?;
-    scan.refuse_witnesses(end)?;
-    Ok(Some(Last { header, file, end, size_bytes, path }))
+    let scanned = replay.segment(&last, last.ending(None))?;
+    let is_open = !scanned.is_damaged && last.broken_header.is_none() && last.header.generation == 0;
+    let Scanned { end, durable, .. } = scanned;
+    Ok(Some(Last { segment: last.header.segment, end, durable, is_open }))
 }
 
-/// The segments' numbers: 1, 2, 3 … without a gap.
-fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u32>, LogError> {
-    let names = disk.list(dir).map_err(LogError::io(dir))?;
-    let mut numbers: Vec<u32> = names.iter().filter_map(|name| segment::number_of(name)).collect();
-    numbers.sort_unstable();
-    for (expected, found) in (1..).zip(&numbers) {
-        if *found != expected {
-            return Err(LogError::Damaged { segment: expected, offset: 0, what: "its file is missing" });
-        }
-    }
-    Ok(numbers)
-}
-
-fn replay_sealed(
-    dir: &Path,
-    header: Header,
-    file: &dyn DiskFile,
-    end: u32,
+struct Replay<'a, 'b> {
+    dir: &'a Path,
     after: Option<Position>,
-    each: &mut dyn FnMut(Replayed) -> Result<(), LogError>,
-) -> Result<(), LogError> {
-    let segment = header.segment;
-    if after.is_some_and(|after| after.segment > segment) {
-        return Ok(());
-    }
-    let path = segment::path_of(dir, segment);
-    let mut scan = Scan::new(header, file, end, &path);
-    let offset = scan.commits(after, each)?;
-    if offset == end {
-        return Ok(());
-    }
-    Err(LogError::Damaged { segment, offset, what: "a commit is broken that was whole once" })
+    each: &'a mut Each<'b>,
 }
 
-/// Makes the last segment what replay took it for: its commits are written and synced again, because the process that
-/// wrote them may have ended before its sync, or been told that the sync failed; everything behind them becomes zero.
-pub(super) fn settle(last: &Last) -> Result<(), LogError> {
-    let io = || LogError::io(&last.path);
-    let mut chunk = vec![0; READ_BYTES];
-    let mut start = BLOCK_BYTES;
-    let mut torn = false;
-    while start < last.size_bytes {
-        let length = READ_BYTES.min((last.size_bytes - start) as usize);
-        let chunk = &mut chunk[..length];
-        let read = last.file.read_at(chunk, u64::from(start)).map_err(io())?;
-        let kept = (last.end.saturating_sub(start) as usize).min(read);
-        let clean = chunk[kept..read].iter().all(|byte| *byte == 0);
-        if kept > 0 || !clean {
-            chunk[kept..].fill(0);
-            last.file.write_at(chunk, u64::from(start)).map_err(io())?;
-        }
-        torn |= !clean;
-        start += length as u32;
-    }
-    if torn {
-        tracing::warn!(segment = last.header.segment, end = last.end, "cut off a torn end of the log");
-    }
-    last.file.sync().map_err(io())
-}
-
-/// One segment, read from front to back through a window.
-struct Scan<'a> {
-    header: Header,
-    file: &'a dyn DiskFile,
-    path: &'a Path,
-    /// Nothing is read from here on.
-    limit: u32,
-    window: Vec<u8>,
-    window_start: u32,
-}
-
-/// What stands at an offset.
-enum Found {
-    Record { head: Head, next: u32 },
-    Nothing,
-}
-
-impl<'a> Scan<'a> {
-    fn new(header: Header, file: &'a dyn DiskFile, limit: u32, path: &'a Path) -> Self {
-        Self { header, file, path, limit, window: Vec::new(), window_start: 0 }
-    }
-
-    /// Delivers the records of whole commits behind `after` and says where the last whole commit ends.
-    fn commits(
-        &mut self,
-        after: Option<Position>,
-        each: &mut dyn FnMut(Replayed) -> Result<(), LogError>,
-    ) -> Result<u32, LogError> {
-        let mut commit = Vec::new();
-        let mut end = BLOCK_BYTES;
-        let mut offset = BLOCK_BYTES;
-        while let Found::Record { head, next } = self.find(offset)? {
-            let at = self.place(offset).payload(head.length);
-            if after.is_none_or(|after| at > after) {
-                commit.push(self.record(head, at)?);
-            }
-            offset = next;
-            if head.ends_commit {
-                commit.drain(..).try_for_each(&mut *each)?;
-                end = next;
-            }
-        }
-        Ok(end)
-    }
-
-    /// Searches behind a torn end for a record that was written when more than that was durable already. There is
-    /// none after a torn write; there is one if something in the middle was lost or changed.
-    fn refuse_witnesses(&mut self, end: u32) -> Result<(), LogError> {
-        let mut budget = WITNESS_BYTES_MAX;
-        let mut offset = end;
-        while offset < self.limit {
-            let Some(head) = self.head(offset)? else {
-                offset = offset.saturating_add(ALIGN);
-                continue;
-            };
-            if head.durable > end && head.durable <= offset {
-                budget = budget.saturating_sub(u64::from(head.length));
-                if let Found::Record { .. } = self.find(offset)? {
-                    let segment = self.header.segment;
-                    return Err(LogError::Damaged {
-                        segment,
-                        offset: end,
-                        what: "a commit is broken that was whole once",
-                    });
-                }
-            }
-            if budget == 0 {
-                tracing::warn!(segment = self.header.segment, end, "gave up searching behind the log's torn end");
-                return Ok(());
-            }
-            offset = offset.saturating_add(ALIGN);
+impl Replay<'_, '_> {
+    /// Tells of segments without a file. The next one said that the last of them had its records up to `said_end`.
+    fn missing(&mut self, segments: Range<u32>, said_end: u32) -> Result<(), LogError> {
+        let last = segments.end - 1;
+        for segment in segments {
+            let length = if segment == last { said_end } else { 0 };
+            (self.each)(Piece::Damage(Damage { segment, offset: 0, length, what: "its file is missing" }))?;
         }
         Ok(())
     }
 
-    /// The record at `offset`, if there is a sound one. It is then in the window.
-    fn find(&mut self, offset: u32) -> Result<Found, LogError> {
-        let Some(head) = self.head(offset)? else {
-            return Ok(Found::Nothing);
-        };
-        let place = self.place(offset);
-        let Some(size) = head.record_bytes() else {
-            return Ok(Found::Nothing);
-        };
-        match self.bytes(offset, size)? {
-            Some(bytes) if record::holds(place, head, bytes) => Ok(Found::Record { head, next: offset + size }),
-            _ => Ok(Found::Nothing),
+    /// Delivers one segment.
+    fn segment(&mut self, opened: &Opened, ending: Ending) -> Result<Scanned, LogError> {
+        let segment = opened.header.segment;
+        let failed = || LogError::io(&segment::path_of(self.dir, segment));
+        if let Some(what) = opened.broken_header {
+            let length = BLOCK_BYTES.min(opened.size_bytes);
+            (self.each)(Piece::Damage(Damage { segment, offset: 0, length, what }))?;
         }
-    }
-
-    fn head(&mut self, offset: u32) -> Result<Option<Head>, LogError> {
-        Ok(self.bytes(offset, HEAD_BYTES)?.and_then(Head::decode))
-    }
-
-    /// The record that was just found at this position.
-    fn record(&mut self, head: Head, at: Position) -> Result<Replayed, LogError> {
-        let damaged = |what| LogError::Damaged { segment: at.segment, offset: at.offset, what };
-        let Some(payload) = self.bytes(at.offset, at.length)?.map(Bytes::copy_from_slice) else {
-            return Err(damaged("it ends within a record"));
+        let after = self.after.filter(|after| after.segment == segment);
+        let start = match after {
+            Some(after) => start_behind(opened, after, ending).map_err(failed())?.ok_or(LogError::NotInLog(after))?,
+            None => BLOCK_BYTES,
         };
-        match head.kind {
-            Kind::Blob => record::decode_blob(&payload).map(|(hash, bytes)| Replayed::Blob { hash, at, bytes }),
-            Kind::Epoch => record::decode_epoch(&payload).map(|record| Replayed::Epoch { record, at }),
-        }
-        .ok_or_else(|| damaged("a record is sound and its content is not"))
-    }
-
-    fn place(&self, offset: u32) -> Place {
-        Place { segment: self.header.segment, generation: self.header.generation, offset }
-    }
-
-    /// `length` bytes from `offset`, moving the window if needed; `None` if they go beyond the end.
-    fn bytes(&mut self, offset: u32, length: u32) -> Result<Option<&[u8]>, LogError> {
-        let wanted = offset.checked_add(length).filter(|end| *end <= self.limit);
-        let Some(end) = wanted else {
-            return Ok(None);
+        let mut scan = opened.scan(ending, READ_BYTES);
+        let went = scan.pieces(start, ending, |piece| {
+            if let (Piece::Commit(found), Some(after)) = (&piece, after)
+                && found.commit.end <= after
+            {
+                return ControlFlow::Continue(());
+            }
+            match (self.each)(piece) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(stopped) => ControlFlow::Break(stopped),
+            }
+        });
+        let scanned = match went.map_err(failed())? {
+            ControlFlow::Continue(scanned) => scanned,
+            ControlFlow::Break(stopped) => return Err(stopped),
         };
-        let window_end = self.window_start as usize + self.window.len();
-        if offset < self.window_start || end as usize > window_end {
-            let size = READ_BYTES.max(length as usize).min((self.limit - offset) as usize);
-            self.window.resize(size, 0);
-            let read = self.file.read_at(&mut self.window, u64::from(offset)).map_err(LogError::io(self.path))?;
-            self.window.truncate(read);
-            self.window_start = offset;
+        if let Some(what) = opened.broken_table {
+            let length = opened.size_bytes.saturating_sub(scanned.end);
+            (self.each)(Piece::Damage(Damage { segment, offset: scanned.end, length, what }))?;
         }
-        let start = (offset - self.window_start) as usize;
-        Ok(self.window.get(start..start + length as usize))
+        Ok(scanned)
     }
+}
+
+/// Where to read on so as to meet all that comes behind `after`; `None` if the log does not hold that record.
+fn start_behind(opened: &Opened, after: Position, ending: Ending) -> io::Result<Option<u32>> {
+    let found = opened.find(after)?;
+    let Some(birth) = after.birth() else {
+        return Ok(None);
+    };
+    if opened.header.generation > 0 {
+        let start = opened.start_before(birth);
+        return Ok((!matches!(found, Lookup::Damaged)).then_some(start));
+    }
+    let Lookup::Record(head, _) = found else {
+        return Ok(None);
+    };
+    let next = birth + head.record_bytes().unwrap_or(0);
+    if let Ending::Known(end) = ending
+        && next > end
+    {
+        return Ok(None);
+    }
+    // A record within a commit is no place to begin: the commit is met again as a whole.
+    Ok(Some(if head.edges.ends { next } else { BLOCK_BYTES }))
 }

@@ -1,36 +1,29 @@
-//! Segment files: their names, their header block, and the open ones that readers share.
+//! Segment files: their names and their header block.
 
 use std::{
-    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
 };
 
-use bytes::Bytes;
-
-use super::record::{self, Head, Kind, Place, Position};
-use super::{LogError, ReadError};
+use super::record;
 use crate::disk::{Disk, DiskFile};
 
 /// The header block; records begin behind it. One page, so that no record shares a sector with it.
 pub(super) const BLOCK_BYTES: u32 = 4096;
 const MAGIC: [u8; 8] = *b"kvsp log";
-const FORMAT: u32 = 1;
+/// The format of segments that this program writes and reads.
+pub(super) const FORMAT: u32 = 2;
 /// The fields of the header: magic, format, segment, generation, end, previous end.
 const FIELDS: usize = 28;
-/// Segment files kept open for readers: well below the usual limit of 1,024 descriptors.
-const OPEN_FILES_MAX: usize = 256;
 
 /// What the header block of a segment says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) segment: u32,
     pub(super) generation: u32,
-    /// Where this segment's records end, if that was known when it was made (it was compacted); else 0, and the next
-    /// segment says it.
+    /// Where this segment's records end, if it was compacted; else 0, and the next segment says it.
     pub(super) end: u32,
-    /// Where the segment before ended when this one was begun. 0 in the first.
+    /// Where the records of the segment before ended when this one was begun. 0 in the first.
     pub(super) previous_end: u32,
 }
 
@@ -47,21 +40,20 @@ impl Header {
     }
 
     /// Reads the header of segment `segment` from its file.
-    pub(super) fn read(file: &dyn DiskFile, segment: u32, path: &Path) -> Result<Self, LogError> {
-        let damaged = |what| LogError::Damaged { segment, offset: 0, what };
+    pub(super) fn read(file: &dyn DiskFile, segment: u32) -> io::Result<Result<Self, NoHeader>> {
         let mut block = vec![0; BLOCK_BYTES as usize];
-        let read = file.read_at(&mut block, 0).map_err(LogError::io(path))?;
+        let read = file.read_at(&mut block, 0)?;
         if read < block.len() || block[..8] != MAGIC {
-            return Err(damaged("it does not begin as a segment does"));
+            return Ok(Err(NoHeader::Damaged("it does not begin as a segment does")));
         }
         let stored = block[FIELDS..FIELDS + 8].to_vec();
         block[FIELDS..FIELDS + 8].fill(0);
         if stored != checksum(&block) {
-            return Err(damaged("its header does not match its checksum"));
+            return Ok(Err(NoHeader::Damaged("its header does not match its checksum")));
         }
         let found = record::u32_at(&block, 8);
         if found != FORMAT {
-            return Err(LogError::OtherFormat { segment, found, known: FORMAT });
+            return Ok(Err(NoHeader::OtherFormat(found)));
         }
         let header = Self {
             segment: record::u32_at(&block, 12),
@@ -70,10 +62,19 @@ impl Header {
             previous_end: record::u32_at(&block, 24),
         };
         if header.segment != segment {
-            return Err(damaged("its header names another segment"));
+            return Ok(Err(NoHeader::Damaged("its header names another segment")));
         }
-        Ok(header)
+        Ok(Ok(header))
     }
+}
+
+/// Why a file has no header of its segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoHeader {
+    /// What was found instead.
+    Damaged(&'static str),
+    /// Another release wrote it, in this format.
+    OtherFormat(u32),
 }
 
 /// The checksum of a header block whose own place for it is zero.
@@ -86,97 +87,34 @@ pub(super) fn path_of(dir: &Path, segment: u32) -> PathBuf {
     dir.join(format!("{segment:08}.seg"))
 }
 
+/// The file that is to take the place of a segment when it is whole.
+pub(super) fn new_path_of(dir: &Path, segment: u32) -> PathBuf {
+    dir.join(format!("{segment:08}.seg.new"))
+}
+
+/// Whether a file name is that of a segment which never took its place.
+fn is_left_over(name: &str) -> bool {
+    name.strip_suffix(".new").and_then(number_of).is_some()
+}
+
+/// Removes files that were to take a segment's place and never did.
+pub(super) fn remove_left_overs(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    disk.list(dir)?.iter().filter(|name| is_left_over(name)).try_for_each(|name| disk.remove(&dir.join(name)))
+}
+
+/// The numbers of the segments in a folder, ascending.
+pub(super) fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<u32>> {
+    let mut numbers: Vec<u32> = disk.list(dir)?.iter().filter_map(|name| number_of(name)).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(numbers)
+}
+
 /// The segment that a file name belongs to.
-pub(super) fn number_of(name: &str) -> Option<u32> {
+fn number_of(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(".seg")?;
-    (digits.len() >= 8 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
-}
-
-/// The segments as readers see them. A reader that has its file keeps it, whatever happens to the name.
-#[derive(Debug)]
-pub(super) struct Segments {
-    dir: PathBuf,
-    disk: Arc<dyn Disk>,
-    open: Mutex<Open>,
-}
-
-#[derive(Default)]
-struct Open {
-    files: BTreeMap<u32, OpenFile>,
-    uses: u64,
-}
-
-impl std::fmt::Debug for Open {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.files.keys()).finish()
-    }
-}
-
-struct OpenFile {
-    generation: u32,
-    file: Arc<dyn DiskFile>,
-    last_use: u64,
-}
-
-impl Segments {
-    pub(super) fn new(dir: PathBuf, disk: Arc<dyn Disk>) -> Self {
-        Self { dir, disk, open: Mutex::default() }
-    }
-
-    /// Makes a segment known to readers, in place of its former generation.
-    pub(super) fn insert(&self, segment: u32, generation: u32, file: Arc<dyn DiskFile>) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.uses += 1;
-        let last_use = open.uses;
-        open.files.insert(segment, OpenFile { generation, file, last_use });
-        while open.files.len() > OPEN_FILES_MAX {
-            let oldest = open.files.iter().min_by_key(|(_, file)| file.last_use).map(|(segment, _)| *segment);
-            oldest.and_then(|segment| open.files.remove(&segment));
-        }
-    }
-
-    /// Reads the payload at `at` and checks it.
-    pub(super) fn read(&self, at: Position) -> Result<(Kind, Bytes), ReadError> {
-        let damaged = || ReadError::Damaged(at);
-        let place = Place::of(at).ok_or_else(damaged)?;
-        let size = record::record_bytes(at.length as usize).ok_or_else(damaged)?;
-        let file = self.file(at)?;
-        let mut bytes = vec![0; size as usize];
-        let read = file.read_at(&mut bytes, u64::from(place.offset)).map_err(ReadError::Io)?;
-        let head = Head::decode(&bytes[..read]).ok_or_else(damaged)?;
-        if head.length != at.length || !record::holds(place, head, &bytes[..read]) {
-            return Err(damaged());
-        }
-        let payload = record::HEAD_BYTES as usize..(record::HEAD_BYTES + at.length) as usize;
-        Ok((head.kind, Bytes::from(bytes).slice(payload)))
-    }
-
-    fn file(&self, at: Position) -> Result<Arc<dyn DiskFile>, ReadError> {
-        if let Some((generation, file)) = self.known(at.segment) {
-            return if generation == at.generation { Ok(file) } else { Err(ReadError::Moved(at)) };
-        }
-        let path = path_of(&self.dir, at.segment);
-        let file = match self.disk.open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(ReadError::Damaged(at)),
-            Err(e) => return Err(ReadError::Io(e)),
-        };
-        let header = Header::read(file.as_ref(), at.segment, &path).map_err(|_| ReadError::Damaged(at))?;
-        if header.generation != at.generation {
-            return Err(ReadError::Moved(at));
-        }
-        self.insert(at.segment, header.generation, Arc::clone(&file));
-        Ok(file)
-    }
-
-    fn known(&self, segment: u32) -> Option<(u32, Arc<dyn DiskFile>)> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.uses += 1;
-        let last_use = open.uses;
-        let file = open.files.get_mut(&segment)?;
-        file.last_use = last_use;
-        Some((file.generation, Arc::clone(&file.file)))
-    }
+    let number = digits.parse().ok().filter(|number| *number > 0)?;
+    (digits == format!("{number:08}")).then_some(number)
 }
 
 #[cfg(test)]
@@ -186,7 +124,16 @@ mod tests {
     #[test]
     fn a_name_gives_its_number_and_no_other_name_does() {
         assert_eq!(number_of("00000017.seg"), Some(17));
-        for name in ["17.seg", "next.zeros", "00000017.seg.new", "0000001x.seg", "+0000017.seg"] {
+        assert!(is_left_over("00000017.seg.new") && !is_left_over("00000017.seg") && !is_left_over("17.seg.new"));
+        for name in [
+            "17.seg",
+            "next.zeros",
+            "00000017.seg.new",
+            "0000001x.seg",
+            "+0000017.seg",
+            "00000000.seg",
+            "000000017.seg",
+        ] {
             assert_eq!(number_of(name), None, "{name}");
         }
     }

@@ -13,13 +13,34 @@ use super::segment::{BLOCK_BYTES, path_of};
 use super::*;
 use crate::disk::fake::{Event, FakeDisk, Fault};
 
+mod after;
+mod compaction;
+mod copies;
 mod damage;
 mod faults;
 mod queue;
+mod scribbles;
 
 const DIR: &str = "/log";
 const SEGMENT_BYTES: u32 = 16 * 1024;
 type Answer = Result<Appended, AppendError>;
+
+/// SplitMix64: the same seed, the same run.
+struct Draw(u64);
+
+impl Draw {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
 
 fn space() -> SpaceId {
     "tinycloud:pkh:eip155:1:0x71C7656EC7ab88b098defB751B7401B5f6d8976F:default".parse().expect("an id")
@@ -55,29 +76,87 @@ fn open(disk: &FakeDisk) -> (Log, Vec<u32>) {
 }
 
 fn try_open(options: LogOptions) -> Result<(Log, Vec<u32>), LogError> {
+    let (log, commits, damage) = try_replay(options)?;
+    assert_eq!(damage, [], "nothing is damaged");
+    Ok((log, numbers(&commits)))
+}
+
+/// Opens the log and says which commits it holds and what is damaged.
+fn replay(disk: &FakeDisk) -> (Log, Vec<ReplayedCommit>, Vec<Damage>) {
+    try_replay(options(disk)).expect("the log opens")
+}
+
+/// The same, and everything that is delivered is readable at once.
+fn try_replay(options: LogOptions) -> Result<(Log, Vec<ReplayedCommit>, Vec<Damage>), LogError> {
     let mut replayed = Vec::new();
-    let log = Log::open(Path::new(DIR), options, |record| {
-        replayed.push(record);
+    let log = Log::open(Path::new(DIR), options, |reader, piece| {
+        if let Replayed::Commit(commit) = &piece {
+            assert_reads(reader, commit);
+        }
+        replayed.push(piece);
         Ok::<_, Infallible>(())
     })?;
-    Ok((log, numbers(&replayed)))
+    let (commits, damage) = sorted(replayed);
+    Ok((log, commits, damage))
+}
+
+fn verified(disk: &FakeDisk) -> (Vec<ReplayedCommit>, Vec<Damage>) {
+    let before = disk.files();
+    let mut replayed = Vec::new();
+    let verified = verify(Path::new(DIR), disk, |piece| {
+        replayed.push(piece);
+        Ok::<_, Infallible>(())
+    });
+    verified.expect("read to the end");
+    assert!(disk.files() == before, "nothing is touched");
+    sorted(replayed)
+}
+
+fn sorted(replayed: Vec<Replayed>) -> (Vec<ReplayedCommit>, Vec<Damage>) {
+    let (mut commits, mut damage) = (Vec::new(), Vec::new());
+    for piece in replayed {
+        match piece {
+            Replayed::Commit(commit) => commits.push(commit),
+            Replayed::Damage(piece) => damage.push(piece),
+        }
+    }
+    (commits, damage)
+}
+
+fn assert_reads(reader: &LogReader, commit: &ReplayedCommit) {
+    for blob in &commit.blobs {
+        assert_eq!(reader.read_blob(blob.at).expect("a delivered value"), blob.bytes);
+    }
+    for (epoch, at) in &commit.epochs {
+        assert_eq!(&reader.read_epoch(*at).expect("a delivered epoch"), epoch);
+        assert!(reader.holds(*at).expect("readable"));
+    }
 }
 
 /// The numbers of replayed commits, after checking that each is whole.
-fn numbers(replayed: &[Replayed]) -> Vec<u32> {
-    assert!(replayed.is_sorted_by_key(Replayed::at), "in the order of the log");
-    let commits = replayed.chunks(2).map(|pair| match pair {
-        [Replayed::Blob { hash, bytes, .. }, Replayed::Epoch { record, .. }] => {
-            let n = u32::from_be_bytes(record.header[..].try_into().expect("four bytes"));
-            assert_eq!(
-                Commit { blobs: vec![(*hash, bytes.clone())], epochs: vec![record.clone()] },
-                sized(n, bytes.len())
-            );
-            n
+fn numbers(replayed: &[ReplayedCommit]) -> Vec<u32> {
+    assert!(replayed.iter().all(|commit| commit.blobs.len() == 1), "no value is missing");
+    numbers_of_some(replayed)
+}
+
+/// The same where values may have been dropped.
+fn numbers_of_some(replayed: &[ReplayedCommit]) -> Vec<u32> {
+    assert!(replayed.is_sorted_by_key(|commit| commit.end), "in the order of the log");
+    let number = |commit: &ReplayedCommit| {
+        let [(epoch, at)] = &commit.epochs[..] else { panic!("not one of these commits: {commit:?}") };
+        let n = u32::from_be_bytes(epoch.header[..].try_into().expect("four bytes"));
+        assert_eq!(*at, commit.end);
+        assert!(commit.blobs.len() <= 1);
+        let bytes = commit.blobs.first().map_or(0, |blob| blob.bytes.len());
+        let expected = sized(n, bytes);
+        assert_eq!(*epoch, expected.epochs[0]);
+        if let Some(blob) = commit.blobs.first() {
+            assert_eq!((blob.hash, blob.bytes.clone()), expected.blobs[0]);
+            assert!(blob.at < *at && blob.at.segment == at.segment);
         }
-        other => panic!("half a commit: {other:?}"),
-    });
-    commits.collect()
+        n
+    };
+    replayed.iter().map(number).collect()
 }
 
 fn append(log: &Log, commit: Commit) -> Receiver<Answer> {
@@ -134,7 +213,7 @@ fn with_segment(content: &[u8]) -> FakeDisk {
 #[tokio::test]
 async fn what_is_committed_on_a_real_disk_reads_back() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let log = Log::open(dir.path(), LogOptions::default(), |_| Ok::<_, Infallible>(())).expect("new");
+    let log = Log::open(dir.path(), LogOptions::default(), |_, _| Ok::<_, Infallible>(())).expect("new");
     let appended = log.commit(commit(1)).await.expect("committed");
     let Commit { blobs, epochs } = commit(1);
     assert_eq!(log.read_blob(appended.blobs[0]).expect("there"), blobs[0].1);
@@ -142,34 +221,14 @@ async fn what_is_committed_on_a_real_disk_reads_back() {
     assert!(matches!(log.read_epoch(appended.blobs[0]), Err(ReadError::Damaged(_))));
     log.close();
     let mut replayed = Vec::new();
-    Log::verify(dir.path(), &OsDisk, |record| {
-        replayed.push(record);
+    let verified = verify(dir.path(), &OsDisk, |piece| {
+        replayed.push(piece);
         Ok::<_, Infallible>(())
-    })
-    .expect("sound");
-    assert_eq!(numbers(&replayed), [1]);
-    assert_eq!(replayed.iter().map(Replayed::at).collect::<Vec<_>>(), [appended.blobs[0], appended.epochs[0]]);
-}
-
-#[test]
-fn a_replay_can_begin_behind_a_known_position() {
-    let disk = FakeDisk::default();
-    let (log, _) = open(&disk);
-    let positions: Vec<_> = (1..=40).map(|n| commit_now(&log, sized(n, 2000)).expect("committed").epochs[0]).collect();
-    log.close();
-    assert!(positions[39].segment > 5);
-    for known in [0, 7, 20, 38, 39] {
-        let options = LogOptions { after: Some(positions[known]), ..options(&disk) };
-        let (log, found) = try_open(options).expect("the log opens");
-        assert_eq!(found, (known as u32 + 2..=40).collect::<Vec<_>>());
-        log.close();
-    }
-    let beyond = Position { segment: 99, ..positions[0] };
-    let elsewhere = Position { offset: positions[0].offset + 8, ..positions[0] };
-    for unknown in [beyond, elsewhere] {
-        let found = try_open(LogOptions { after: Some(unknown), ..options(&disk) }).map(|(_, found)| found);
-        assert!(matches!(found, Err(LogError::NotInLog(at)) if at == unknown), "{found:?}");
-    }
+    });
+    verified.expect("sound");
+    let (commits, damage) = sorted(replayed);
+    assert_eq!((numbers(&commits), damage), (vec![1], vec![]));
+    assert_eq!((commits[0].blobs[0].at, commits[0].epochs[0].1), (appended.blobs[0], appended.epochs[0]));
 }
 
 #[test]
@@ -183,18 +242,15 @@ fn a_commit_may_be_blobs_alone_or_many_epochs() {
     assert_eq!(commit_now(&log, many).expect("committed").epochs.len(), 2);
     assert_eq!(commit_now(&log, Commit::default()), Ok(Appended::default()));
     log.close();
-    let mut count = 0;
-    let log = Log::open(Path::new(DIR), options(&disk), |_| {
-        count += 1;
-        Ok::<_, Infallible>(())
-    });
-    log.expect("the log opens").close();
-    assert_eq!(count, 3);
+    let (log, commits, _) = replay(&disk);
+    log.close();
+    let counts: Vec<_> = commits.iter().map(|commit| (commit.blobs.len(), commit.epochs.len())).collect();
+    assert_eq!(counts, [(1, 0), (0, 2)]);
 }
 
 #[test]
 fn an_error_of_the_receiver_stops_the_replay() {
     let (disk, _) = written(2);
-    let stopped = Log::open(Path::new(DIR), options(&disk), |_| Err("enough")).err().expect("stopped");
+    let stopped = Log::open(Path::new(DIR), options(&disk), |_, _| Err("enough")).err().expect("stopped");
     assert_eq!(stopped.to_string(), "replaying the log stopped: enough");
 }

@@ -11,10 +11,11 @@ use tokio::sync::mpsc;
 
 use super::{
     AppendError, Appended, Commit, LogOptions, Queued,
+    opened::Opened,
     prepare::{self, Preparer},
-    record::{self, Place},
-    replay::Last,
-    segment::{self, BLOCK_BYTES, Header, Segments},
+    reader::Segments,
+    record::{self, Edges, Place},
+    segment::{self, BLOCK_BYTES, Header},
 };
 use crate::disk::{Disk, DiskFile};
 
@@ -45,9 +46,16 @@ enum Writing {
     Sealed { segment: u32, end: u32 },
 }
 
+/// Where writing goes on after a replay.
+pub(super) enum Resume {
+    /// In this segment, which was never compacted.
+    In { segment: u32, end: u32, file: Arc<dyn DiskFile> },
+    /// Behind this segment; 0 if there is none.
+    Behind { segment: u32, end: u32 },
+}
+
 struct Active {
     segment: u32,
-    generation: u32,
     file: Arc<dyn DiskFile>,
     /// Everything before this is durable.
     end: u32,
@@ -61,19 +69,17 @@ struct Unsynced {
 }
 
 impl Writer {
-    pub(super) fn new(
-        dir: &Path,
-        options: LogOptions,
-        segments: Arc<Segments>,
-        last: Option<Last>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(dir: &Path, options: LogOptions, segments: Arc<Segments>, resume: Resume) -> io::Result<Self> {
         let preparer = Preparer::start(dir, &options)?;
-        let place = match last {
-            None => Writing::Sealed { segment: 0, end: 0 },
-            Some(Last { header, file, end, size_bytes, .. }) => {
-                segments.insert(header.segment, header.generation, Arc::clone(&file));
-                let (segment, generation) = (header.segment, header.generation);
-                Writing::Active(Active { segment, generation, file, end, size_bytes })
+        let place = match resume {
+            Resume::Behind { segment, end } => {
+                segments.set_written(segment, end);
+                Writing::Sealed { segment, end }
+            }
+            Resume::In { segment, end, file } => {
+                segments.set_written(segment, end);
+                let size_bytes = u32::try_from(file.size_bytes()?).unwrap_or(u32::MAX);
+                Writing::Active(Active { segment, file, end, size_bytes })
             }
         };
         Ok(Self {
@@ -142,23 +148,23 @@ impl Writer {
         let Writing::Active(active) = &self.place else {
             unreachable!("a commit is encoded where it fits");
         };
-        let (segment, generation, durable) = (active.segment, active.generation, active.end);
+        let (segment, durable) = (active.segment, active.end);
         let buffer = &mut self.buffer;
         let place = |buffer: &Vec<u8>| {
             let within = u32::try_from(buffer.len()).expect("the buffer fits in the segment");
-            Place { segment, generation, offset: durable + within }
+            Place { segment, generation: 0, offset: durable + within }
         };
-        let mut left = commit.blobs.len() + commit.epochs.len();
+        let count = commit.blobs.len() + commit.epochs.len();
+        let mut edges = (0..count).map(|index| Edges::of(index, count));
+        let mut edges = || edges.next().expect("one for each record");
         let mut appended = Appended::default();
         for (hash, bytes) in &commit.blobs {
-            left -= 1;
             let at = place(buffer);
-            appended.blobs.push(record::encode_blob(buffer, at, left == 0, durable, hash, bytes));
+            appended.blobs.push(record::encode_blob(buffer, at, edges(), durable, hash, bytes));
         }
         for epoch in &commit.epochs {
-            left -= 1;
             let at = place(buffer);
-            appended.epochs.push(record::encode_epoch(buffer, at, left == 0, durable, epoch));
+            appended.epochs.push(record::encode_epoch(buffer, at, edges(), durable, epoch));
         }
         appended
     }
@@ -185,6 +191,7 @@ impl Writer {
         match written {
             Ok(()) => {
                 active.end += written_bytes;
+                self.segments.set_written(active.segment, active.end);
                 Ok(())
             }
             Err(e) => {
@@ -213,14 +220,16 @@ impl Writer {
         let Writing::Sealed { segment: previous, end: previous_end } = self.place else {
             unreachable!("just sealed");
         };
-        let header = Header { segment: previous + 1, generation: 0, end: 0, previous_end };
+        let Some(segment) = previous.checked_add(1) else {
+            return Err(AppendError::Failed("the log has as many segments as it can have".into()));
+        };
+        let header = Header { segment, generation: 0, end: 0, previous_end };
         let begun = self.begin(header, file);
         self.preparer.ask();
         let active = begun.map_err(|e| {
             tracing::error!(segment = header.segment, error = %e, "cannot begin a segment of the log");
             AppendError::Failed(e.to_string().into())
         })?;
-        self.segments.insert(active.segment, active.generation, Arc::clone(&active.file));
         self.place = Writing::Active(active);
         Ok(())
     }
@@ -231,9 +240,11 @@ impl Writer {
         file.sync()?;
         self.disk.rename(&prepare::spare_path(&self.dir), &segment::path_of(&self.dir, header.segment))?;
         self.disk.sync_dir(&self.dir)?;
-        let size_bytes = u32::try_from(file.size_bytes()?).unwrap_or(u32::MAX);
-        let Header { segment, generation, .. } = header;
-        Ok(Active { segment, generation, file, end: BLOCK_BYTES, size_bytes })
+        let opened = Opened::of(header, Arc::clone(&file), None)?;
+        let (segment, size_bytes) = (header.segment, opened.size_bytes);
+        self.segments.insert(Arc::new(opened));
+        self.segments.set_written(segment, BLOCK_BYTES);
+        Ok(Active { segment, file, end: BLOCK_BYTES, size_bytes })
     }
 }
 

@@ -7,30 +7,33 @@ use kvspace_protocol::{
     authority::{Denied, Grants, Proof},
     capability::lies_beneath,
     id::{Address, BlobHash, EpochId, Millis, SpaceId},
-    kv::Effect,
+    kv::{Effect, Operation},
     limits::{INLINE_BYTES_MAX, PROOFS_MAX},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Authorized, Content, Found, ListQuery, Lookup, Node, NodeError, Page, SMALL_BODY_BYTES_MAX};
-use crate::{hosted::Hosted, index::PageQuery, log::ReadError};
-
-/// Keys that one look at the index passes, so that no list holds writers up.
-const LOOK_MAX: usize = 4096;
+use crate::{
+    hosted::Hosted,
+    index::{PageQuery, Stored},
+    log::ReadError,
+};
 
 impl Node {
     /// Whether this node hosts the space.
-    #[must_use]
-    pub fn hosts(&self, space: &SpaceId) -> bool {
-        self.space(space).is_some()
+    ///
+    /// # Errors
+    /// [`NodeError::Storage`].
+    pub async fn hosts(&self, space: &SpaceId) -> Result<bool, NodeError> {
+        Ok(self.space(space).await?.is_some())
     }
 
     /// Judges an invocation on one of its spaces; time, lifetime and signature are the caller's part.
     ///
     /// # Errors
     /// [`NodeError::NotHosted`] or [`NodeError::Denied`].
-    pub fn authorize(&self, space: &SpaceId, token: &Proof, now: Millis) -> Result<Authorized, NodeError> {
-        let hosted = self.hosted(space)?;
+    pub async fn authorize(&self, space: &SpaceId, token: &Proof, now: Millis) -> Result<Authorized, NodeError> {
+        let hosted = self.hosted(space).await?;
         let allowed = self.with_pool(now, |others| hosted.access().invocation(token, now, others))?;
         Ok(Authorized { generation: allowed.generation, grants: allowed.grants, borrowed: allowed.borrowed })
     }
@@ -39,30 +42,37 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError::NotHosted`], [`NodeError::Storage`].
-    pub fn lookup(&self, space: &SpaceId, key: &str) -> Result<Lookup, NodeError> {
-        let winner = self.hosted(space)?.view().winner(key).map_err(|error| NodeError::Storage(error.to_string()))?;
-        Ok(match winner.map(|operation| (operation.version, operation.integrity, operation.effect)) {
-            None => Lookup::Never,
-            Some((version, _, Effect::Delete)) => Lookup::Deleted(version),
-            Some((version, integrity, Effect::Put(value))) => Lookup::Live(Found { version, value, integrity }),
+    pub async fn lookup(&self, space: &SpaceId, key: &str) -> Result<Lookup, NodeError> {
+        let Some(Stored { operation, at, .. }) = self.hosted(space).await?.index.find(key)? else {
+            return Ok(Lookup::Never);
+        };
+        let Operation { version, integrity, effect, .. } = operation;
+        Ok(match effect {
+            Effect::Delete => Lookup::Deleted(version),
+            Effect::Put(value) => Lookup::Live(Found { version, value, integrity, at }),
         })
     }
 
     /// The bytes of a found value.
     ///
     /// # Errors
-    /// [`NodeError::Busy`] when memory stays short, [`NodeError::BlobPending`], [`NodeError::Storage`].
+    /// [`NodeError::Busy`] when memory stays short, [`NodeError::BlobPending`], [`NodeError::BlobGone`],
+    /// [`NodeError::Storage`].
     pub async fn read(&self, space: &SpaceId, found: &Found) -> Result<Content, NodeError> {
         let (hash, size) = (found.value.blob, found.value.size);
         if size > INLINE_BYTES_MAX {
-            let opened = self.inner.blobs.open_blob(&hash).await;
+            let opened = self.inner.storage.blobs.open_blob(&hash).await;
             let opened = opened.map_err(|error| NodeError::Storage(error.to_string()))?;
-            let (file, size) = opened.ok_or(NodeError::BlobPending)?;
+            let (file, size) = opened.ok_or(NodeError::BlobGone)?;
             return Ok(Content::File(tokio::fs::File::from_std(file), size));
         }
         let permit = self.share(&self.inner.bytes_out, size).await?;
-        let hosted = self.hosted(space)?;
-        let bytes = self.read_inline(&hosted, &hash)?;
+        let at = found.at.ok_or(NodeError::BlobPending)?;
+        let bytes = match self.inner.storage.log.read_blob(at) {
+            Ok(bytes) => bytes,
+            Err(ReadError::Freed(_)) => return Err(NodeError::BlobGone),
+            Err(error) => return Err(NodeError::Storage(error.to_string())),
+        };
         if BlobHash::of(&bytes) != hash {
             tracing::error!(%space, %hash, "the bytes of a value are not what they should be");
             return Err(NodeError::Storage("the value's bytes are damaged".into()));
@@ -74,43 +84,26 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError::NotHosted`].
-    pub fn list(&self, space: &SpaceId, query: &ListQuery) -> Result<Page, NodeError> {
-        let hosted = self.hosted(space)?;
+    pub async fn list(&self, space: &SpaceId, query: &ListQuery) -> Result<Page, NodeError> {
+        let hosted = self.hosted(space).await?;
         let after = query.after.as_deref();
         let wanted = |key: &str| {
             let listed = query.path.is_empty() || lies_beneath(&query.path, key);
             listed && after.is_none_or(|after| key > after) && is_granted(&query.grants, key)
         };
         let take_max = query.limit.unwrap_or(usize::MAX);
-        let mut from = after.map_or(&*query.path, |after| after.max(&query.path)).to_owned();
-        let mut keys = Vec::new();
-        loop {
-            // One more than asked for tells whether there is more.
-            let missing = take_max.saturating_add(1) - keys.len();
-            let page = hosted.index.page(&PageQuery {
-                from: &from,
-                prefix: &query.path,
-                wanted: &|key, _| wanted(key),
-                take_max: missing,
-                look_max: LOOK_MAX,
-            });
-            keys.extend(page.keys);
-            match page.next {
-                Some(next) if keys.len() <= take_max => from = next.to_string(),
-                Some(_) | None => break,
-            }
-        }
-        let truncated = keys.len() > take_max;
-        keys.truncate(take_max);
-        Ok(Page { keys, truncated })
+        let from = after.map_or(&*query.path, |after| after.max(&query.path)).to_owned();
+        let from = from.as_str();
+        let page = hosted.index.page(&PageQuery { from, prefix: &query.path, wanted: &wanted, take_max })?;
+        Ok(Page { keys: page.keys, truncated: page.has_more })
     }
 
     /// The ids of a space's heads.
     ///
     /// # Errors
     /// [`NodeError::NotHosted`].
-    pub fn frontier(&self, space: &SpaceId) -> Result<Vec<EpochId>, NodeError> {
-        Ok(self.hosted(space)?.frontier())
+    pub async fn frontier(&self, space: &SpaceId) -> Result<Vec<EpochId>, NodeError> {
+        Ok(self.hosted(space).await?.frontier())
     }
 
     /// A share of the memory for bodies on their way in, given back when it is dropped.
@@ -131,8 +124,8 @@ impl Node {
         waited.ok().and_then(Result::ok).ok_or(NodeError::Busy)
     }
 
-    pub(super) fn hosted(&self, space: &SpaceId) -> Result<Arc<Hosted>, NodeError> {
-        self.space(space).ok_or(NodeError::NotHosted)
+    pub(super) async fn hosted(&self, space: &SpaceId) -> Result<Arc<Hosted>, NodeError> {
+        self.space(space).await?.ok_or(NodeError::NotHosted)
     }
 
     /// Judges with the proofs that a space's own log holds, and looks for the missing ones among all this node knows.
@@ -140,29 +133,16 @@ impl Node {
         &self,
         now: Millis,
         judge: impl Fn(&BTreeMap<Address, Proof>) -> Result<T, Denied>,
-    ) -> Result<T, Denied> {
+    ) -> Result<T, NodeError> {
         let mut found = BTreeMap::new();
         loop {
             let missing = match judge(&found) {
                 Err(Denied::MissingParent(Some(address))) if found.len() < PROOFS_MAX => address,
-                judged => return judged,
+                judged => return Ok(judged?),
             };
-            match self.inner.pool.find(&missing, now) {
+            match self.inner.pool.find(&missing, now)? {
                 Some(proof) if !found.contains_key(&missing) => drop(found.insert(missing, proof)),
-                Some(_) | None => return Err(Denied::MissingParent(Some(missing))),
-            }
-        }
-    }
-
-    /// A position may have moved since it was looked up: then it is looked up again.
-    fn read_inline(&self, hosted: &Hosted, hash: &BlobHash) -> Result<bytes::Bytes, NodeError> {
-        let mut last = None;
-        loop {
-            let at = hosted.index.blob_at(hash).ok_or(NodeError::BlobPending)?;
-            match self.inner.log.read_blob(at) {
-                Ok(bytes) => return Ok(bytes),
-                Err(ReadError::Moved(_)) if last != Some(at) => last = Some(at),
-                Err(error) => return Err(NodeError::Storage(error.to_string())),
+                Some(_) | None => return Err(Denied::MissingParent(Some(missing)).into()),
             }
         }
     }

@@ -1,29 +1,33 @@
 //! From an empty process to a running node and back.
 
 use std::{
-    collections::BTreeMap,
+    path::Path,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use ed25519_dalek::SigningKey;
-use kvspace_protocol::{
-    id::{BlobHash, Did, HostKey, SpaceId},
-    space::Space,
-};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use kvspace_protocol::id::{Did, HostKey, SpaceId};
+use tokio::{sync::Semaphore, task::JoinHandle};
 
-use super::{Node, Options, SpaceStatus, StartError, Status};
+use super::{
+    Node, Options, SpaceStatus, StartError, Status, StorageStatus, collect::Collector, recover::Recovery,
+    room::DiskRoom,
+};
 use crate::{
-    blobs::Blobs,
+    blobs::{BlobOptions, Blobs},
     disk::DataDir,
     hosted::Hosted,
-    index::{Durable, MemoryIndex},
-    log::{EpochRecord, Log, LogOptions, Position, Replayed},
+    incarnation::Incarnations,
+    index::{self, Index, IndexError},
+    log::{Log, LogError, LogOptions},
     pool::Pool,
-    registry::{self, Registry},
+    records::{Records, RecordsOptions},
+    registry::Registry,
+    space::Storage,
+    spaces::Spaces,
 };
 
 /// Calls under way in the whole node; ending waits until all of them are answered.
@@ -33,11 +37,11 @@ pub(super) const CALLS_MAX: u32 = 16 * 1024;
 pub(super) struct Inner {
     pub(super) options: Options,
     pub(super) did: Did,
-    pub(super) spaces: RwLock<BTreeMap<SpaceId, Arc<Hosted>>>,
-    pub(super) pool: Arc<Pool>,
+    pub(super) spaces: Spaces,
+    pub(super) pool: Pool,
     pub(super) registry: Registry,
-    pub(super) log: Log,
-    pub(super) blobs: Blobs,
+    pub(super) storage: Storage,
+    pub(super) room: DiskRoom,
     /// The memory for values on their way out, in bytes.
     pub(super) bytes_out: Arc<Semaphore>,
     /// The memory for small values on their way in.
@@ -45,27 +49,38 @@ pub(super) struct Inner {
     /// The memory for other inline values on their way in.
     pub(super) bytes_in: Arc<Semaphore>,
     pub(super) calls: Arc<Semaphore>,
-    /// Held while a space is made, so that it is made once.
-    pub(super) creating: AsyncMutex<()>,
     pub(super) stopping: AtomicBool,
+    /// Places in the log that were found broken.
+    damaged: u64,
+    collecting: std::sync::Mutex<Option<(Collector, JoinHandle<()>)>>,
     _data_dir: DataDir,
 }
 
+/// What the tests replace.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StorageOptions {
+    pub(crate) log: LogOptions,
+    pub(crate) blobs: BlobOptions,
+    pub(crate) records: RecordsOptions,
+}
+
 impl Node {
-    /// Opens the data folder, replays the log and is ready.
+    /// Opens the data folder, takes what the log holds beyond the index into it, and is ready.
     ///
     /// # Errors
     /// [`StartError`], a sentence that says what stands in the way.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let log_options = LogOptions { segment_bytes: options.segment_bytes, ..LogOptions::default() };
-        Self::start_on(options, log_options).await
+        Self::start_on(options, StorageOptions::default()).await
     }
 
-    /// The same with a log of these options.
-    pub(super) async fn start_on(options: Options, log_options: LogOptions) -> Result<Self, StartError> {
-        let opened = tokio::task::spawn_blocking(move || open(options, log_options)).await;
-        let inner = opened.map_err(|error| StartError::Failed(error.to_string()))??;
-        Ok(Self { inner: Arc::new(inner) })
+    /// The same on other files.
+    pub(super) async fn start_on(options: Options, storage: StorageOptions) -> Result<Self, StartError> {
+        let opened = tokio::task::spawn_blocking(move || open(options, storage)).await;
+        let inner = Arc::new(opened.map_err(|error| StartError::Failed(error.to_string()))??);
+        let collector = Collector::new(inner.storage.clone(), inner.options.retention, inner.options.collect_interval);
+        let task = tokio::spawn(collector.clone().run());
+        *inner.collecting.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some((collector, task));
+        Ok(Self { inner })
     }
 
     /// The node's did:key.
@@ -74,32 +89,54 @@ impl Node {
         &self.inner.did
     }
 
-    /// What this node holds.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let spaces = self.spaces();
-        let status = |hosted: &Arc<Hosted>| {
-            let summary = hosted.index.summary();
-            SpaceStatus {
-                space: hosted.id.clone(),
-                epochs: summary.epochs,
-                keys: summary.keys,
-                live_bytes: summary.live_bytes,
-                frontier: hosted.frontier(),
-                active: hosted.actor.try_lock().map_or(true, |slot| slot.as_ref().is_some_and(actix::Addr::connected)),
-            }
+    /// What this node holds, with `spaces_max` spaces from `after` on.
+    ///
+    /// # Errors
+    /// [`super::NodeError::Storage`].
+    pub fn status(&self, after: Option<&SpaceId>, spaces_max: usize) -> Result<Status, super::NodeError> {
+        let inner = &self.inner;
+        let mut spaces = Vec::new();
+        let mut all = inner.storage.index.spaces(after);
+        for index in all.by_ref().take(spaces_max) {
+            let index = index?;
+            spaces.push(SpaceStatus {
+                space: index.id().clone(),
+                summary: index.summary()?,
+                frontier: index.frontier()?,
+                active: inner.spaces.is_active(index.id()),
+            });
+        }
+        let segments = inner.storage.log.segments();
+        let storage = StorageStatus {
+            segments: segments.len(),
+            log_bytes: segments.iter().map(|segment| u64::from(segment.file_bytes)).sum(),
+            free_bytes: inner.room.free_bytes(),
+            is_short: inner.room.is_short(),
+            index_failure: inner.storage.index.records().failure().map(|error| error.to_string()),
+            damaged: inner.damaged,
         };
-        Status { spaces: spaces.iter().map(status).collect(), parked: self.inner.pool.parked() }
+        let (active, parked) = (inner.spaces.active_count(), inner.pool.parked());
+        Ok(Status { spaces, has_more: all.next().is_some(), active, parked, storage })
     }
 
-    /// Takes no more writes, waits until those under way are answered, and ends the actors and the log.
+    /// Takes no more writes, waits until those under way are answered, and ends the actors, the log and the index.
     pub async fn stop(&self) {
         self.inner.stopping.store(true, Ordering::SeqCst);
         let all_answered = self.inner.calls.acquire_many(CALLS_MAX).await;
+        let collecting = self.inner.collecting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some((collector, task)) = collecting {
+            collector.stop();
+            if task.await.is_err() {
+                tracing::error!("collecting ended with a panic");
+            }
+        }
         let inner = self.inner.clone();
         let end = move || {
             inner.registry.stop();
-            inner.log.close();
+            inner.storage.log.close();
+            if let Err(error) = inner.storage.index.records().close() {
+                tracing::warn!(%error, "the index is made anew at the next start");
+            }
         };
         if let Err(error) = tokio::task::spawn_blocking(end).await {
             tracing::error!(%error, "the node did not end cleanly");
@@ -107,93 +144,107 @@ impl Node {
         drop(all_answered);
     }
 
-    pub(super) fn space(&self, space: &SpaceId) -> Option<Arc<Hosted>> {
-        self.inner.spaces.read().unwrap_or_else(PoisonError::into_inner).get(space).cloned()
-    }
-
-    fn spaces(&self) -> Vec<Arc<Hosted>> {
-        self.inner.spaces.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    pub(super) async fn space(&self, space: &SpaceId) -> Result<Option<Arc<Hosted>>, super::NodeError> {
+        self.inner.spaces.get(space, &self.inner.registry).await
     }
 }
 
-fn open(options: Options, log_options: LogOptions) -> Result<Inner, StartError> {
+fn open(options: Options, storage: StorageOptions) -> Result<Inner, StartError> {
     let data_dir = DataDir::open(&options.data_dir)?;
-    let blobs = Blobs::open(&data_dir.blobs()).map_err(StartError::Blobs)?;
+    let disk = storage.log.disk.clone();
+    let room = DiskRoom::new(options.data_dir.clone(), disk, options.reserve_free_bytes);
+    let blob_options = BlobOptions { reserve_bytes: options.reserve_free_bytes, ..storage.blobs };
+    let blobs = Blobs::open_with(&data_dir.blobs(), blob_options).map_err(StartError::Blobs)?;
     let key = SigningKey::from_bytes(&options.key);
     let host = HostKey(key.verifying_key().to_bytes());
-    let pool = Arc::new(Pool::default());
-    let mut rebuild =
-        Rebuild { key: key.clone(), host, pool: pool.clone(), spaces: BTreeMap::new(), blobs: Vec::new() };
-    let log = Log::open(&data_dir.log(), log_options, |record| rebuild.take(record))?;
-    let registry = Registry::start(log.clone(), blobs.clone(), key, options.active_spaces_max)?;
-    let spaces = rebuild.finish(options.active_spaces_max);
-    let removed = blobs.sweep(|hash| spaces.values().any(|hosted| hosted.index.needs_file(hash)));
-    let removed = removed.map_err(StartError::Blobs)?;
-    tracing::info!(spaces = spaces.len(), removed_files = removed, "the log is replayed");
+    let incarnations = Arc::new(Incarnations::draw());
+    let log_options = LogOptions {
+        segment_bytes: options.segment_bytes,
+        // Deletes and revocations go on when writes are refused.
+        reserve_bytes: storage.log.reserve_bytes.min(options.reserve_free_bytes / 4),
+        ..storage.log
+    };
+    let records = RecordsOptions { cache_bytes: options.index_cache_bytes, ..storage.records };
+    let recovery = |records| Recovery::new(records, key.clone(), incarnations.current(), options.active_spaces_max);
+    let recovered = recover(&data_dir.log(), &data_dir.index(), &log_options, &records, &recovery)?;
+    let Recovered { log, index, damaged } = recovered;
+    let storage = Storage { log, blobs, index: index.clone(), incarnations };
+    let registry = Registry::start(storage.clone(), key)?;
     Ok(Inner {
         did: host.did(),
-        spaces: RwLock::new(spaces),
-        pool,
+        spaces: Spaces::new(index.clone(), options.active_spaces_max),
+        pool: Pool::new(index),
         registry,
-        log,
-        blobs,
+        storage,
+        room,
         bytes_out: Arc::new(Semaphore::new(options.body_bytes_max / 2)),
         small_bytes_in: Arc::new(Semaphore::new(options.body_bytes_max / 8)),
         bytes_in: Arc::new(Semaphore::new(
             options.body_bytes_max - options.body_bytes_max / 2 - options.body_bytes_max / 8,
         )),
         calls: Arc::new(Semaphore::new(CALLS_MAX as usize)),
-        creating: AsyncMutex::new(()),
         stopping: AtomicBool::new(false),
+        damaged,
+        collecting: std::sync::Mutex::new(None),
         options,
         _data_dir: data_dir,
     })
 }
 
-/// Makes the index of every space from the log.
-struct Rebuild {
-    key: SigningKey,
-    host: HostKey,
-    pool: Arc<Pool>,
-    spaces: BTreeMap<SpaceId, (Arc<Hosted>, Space)>,
-    /// The values before the next epoch.
-    blobs: Vec<(BlobHash, Position)>,
+/// Log and index, which agree.
+struct Recovered {
+    log: Log,
+    index: Index,
+    damaged: u64,
 }
 
-impl Rebuild {
-    fn take(&mut self, record: Replayed) -> Result<(), String> {
-        match record {
-            Replayed::Blob { hash, at, .. } => {
-                self.blobs.push((hash, at));
-                Ok(())
-            }
-            Replayed::Epoch { record, at } => self.take_epoch(record, at),
+/// Opens the index, and has it hold what the log holds. An index that turns out broken, or that is of another log, is
+/// begun anew.
+fn recover(
+    log_dir: &Path,
+    index_dir: &Path,
+    log_options: &LogOptions,
+    records_options: &RecordsOptions,
+    recovery: &dyn Fn(Records) -> Recovery,
+) -> Result<Recovered, StartError> {
+    let mut tries_left = 2;
+    loop {
+        tries_left -= 1;
+        let opened = Records::open(index_dir, records_options)?;
+        let records = opened.records;
+        if let Some(reason) = &opened.fresh {
+            tracing::info!(%reason, "the index is made anew from the log");
         }
-    }
-
-    fn take_epoch(&mut self, record: EpochRecord, at: Position) -> Result<(), String> {
-        let space = record.space.clone();
-        let checked = registry::checked(record, self.host).map_err(|error| error.to_string())?;
-        let (hosted, core) = self.spaces.entry(space.clone()).or_insert_with(|| {
-            let hosted = Hosted::new(space.clone(), Arc::new(MemoryIndex::default()), self.pool.clone());
-            (Arc::new(hosted), registry::new_core(&space, &self.key))
+        let after = opened.covered.as_deref().map(index::covered).transpose();
+        let result = after.map_err(StartError::from).and_then(|after| {
+            let mut recovery = recovery(records.clone());
+            let options = LogOptions { after, ..log_options.clone() };
+            let log = Log::open(log_dir, options, |reader, replayed| recovery.take(reader, replayed))?;
+            let (commits, damaged) = (recovery.commits, recovery.damaged);
+            let index = recovery.finish(&log.reader())?;
+            records.rebuilt()?;
+            tracing::info!(commits, damaged, "the index has what the log has");
+            Ok(Recovered { log, index, damaged })
         });
-        let changes = core.replay(hosted.view(), &checked).map_err(|error| error.to_string())?;
-        hosted.index.apply(Durable { changes: &changes, blobs: &self.blobs, epochs: &[at] });
-        self.blobs.clear();
-        Ok(())
-    }
-
-    /// The spaces; the first `ready_max` keep their core for the first call.
-    fn finish(self, ready_max: usize) -> BTreeMap<SpaceId, Arc<Hosted>> {
-        let mut spaces = BTreeMap::new();
-        for (number, (id, (hosted, core))) in self.spaces.into_iter().enumerate() {
-            hosted.publish_all(&core);
-            if number < ready_max {
-                *hosted.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(core);
+        match result {
+            Err(error) if tries_left > 0 && is_of_the_index(&error, &records) => {
+                tracing::warn!(%error, "the index cannot be used");
+                records.distrust();
             }
-            spaces.insert(id, hosted);
+            result => return result,
         }
-        spaces
+    }
+}
+
+/// Whether beginning the index anew helps.
+fn is_of_the_index(error: &StartError, records: &Records) -> bool {
+    match error {
+        StartError::Index(_) | StartError::Log(LogError::NotInLog(_)) => true,
+        StartError::Log(LogError::Stopped(reason)) => reason.is::<IndexError>() || records.failure().is_some(),
+        StartError::Log(LogError::OtherFormat { .. } | LogError::Io { .. })
+        | StartError::DataDir(_)
+        | StartError::Blobs(_)
+        | StartError::Thread(_)
+        | StartError::Failed(_) => false,
     }
 }

@@ -17,7 +17,7 @@ use kvspace_protocol::{
     space::Written,
 };
 
-use super::{Admit, Body, Content, Lookup, Node, NodeError, Options, WriteRequest};
+use super::{Admit, Body, Content, Lookup, Node, NodeError, Options, WriteRequest, start::StorageOptions};
 use crate::{
     clock,
     disk::fake::FakeDisk,
@@ -52,8 +52,13 @@ impl World {
             permit_wait: Duration::from_secs(5),
             active_spaces_max: 10,
             segment_bytes: SEGMENT_BYTES,
+            index_cache_bytes: 8 << 20,
+            reserve_free_bytes: 128 << 20,
+            retention: Duration::from_secs(3600),
+            collect_interval: Duration::from_secs(3600),
         };
-        let node = Node::start_on(options, log_options).await.expect("starts");
+        let storage = StorageOptions { log: log_options, ..StorageOptions::default() };
+        let node = Node::start_on(options, storage).await.expect("starts");
         let world = Self { node, key, space, dir };
         let host = world.node.did().clone();
         let token = world.sign(Some(host), &format!("{}/space", world.space), "tinycloud.space/host", 0);
@@ -78,7 +83,7 @@ impl World {
 
     async fn put_body(&self, key: &str, nonce: u64, body: Body) -> Result<Written, NodeError> {
         let token = self.sign(None, &format!("{}/kv/{key}", self.space), "tinycloud.kv/put", nonce);
-        let authorized = self.node.authorize(&self.space, &token, clock::now())?;
+        let authorized = self.node.authorize(&self.space, &token, clock::now()).await?;
         let (space, meta, condition) = (self.space.clone(), BTreeMap::new(), Condition::Always);
         self.node.write(WriteRequest { space, token, authorized, body: Some(body), meta, condition }).await
     }
@@ -103,7 +108,7 @@ impl World {
 async fn after_a_panic_the_space_goes_on_in_a_new_incarnation_with_all_it_had() {
     let world = World::new().await;
     let before = world.put("a", 1).await.expect("written");
-    let hosted = world.node.space(&world.space).expect("hosted");
+    let hosted = world.node.space(&world.space).await.expect("readable").expect("hosted");
     let generation = hosted.access().generation();
     let addr = hosted.actor.lock().await.clone().expect("an actor runs");
     assert!(addr.send(Panic).await.is_err(), "the actor is gone");
@@ -113,7 +118,11 @@ async fn after_a_panic_the_space_goes_on_in_a_new_incarnation_with_all_it_had() 
         hosted.access().generation() > generation,
         "what was judged by the former actor's authority is judged anew"
     );
-    assert_eq!(world.node.frontier(&world.space).expect("hosted"), [after.version.epoch], "one head: nothing was lost");
+    assert_eq!(
+        world.node.frontier(&world.space).await.expect("hosted"),
+        [after.version.epoch],
+        "one head: nothing was lost"
+    );
     let again = world.put("a", 1).await.expect("the first outcome again");
     assert_eq!(again.version, before.version);
     world.node.stop().await;
@@ -123,9 +132,12 @@ async fn after_a_panic_the_space_goes_on_in_a_new_incarnation_with_all_it_had() 
 fn epochs_on(disk: &FakeDisk, log_dir: &Path) -> BTreeSet<EpochId> {
     let options = LogOptions { segment_bytes: SEGMENT_BYTES, disk: Arc::new(disk.clone()), ..LogOptions::default() };
     let mut epochs = BTreeSet::new();
-    let log = Log::open(log_dir, options, |record| {
-        if let Replayed::Epoch { record, .. } = record {
-            epochs.insert(EpochId::of(&record.header));
+    let log = Log::open(log_dir, options, |_, replayed| {
+        match replayed {
+            Replayed::Commit(commit) => {
+                epochs.extend(commit.epochs.iter().map(|(record, _)| EpochId::of(&record.header)));
+            }
+            Replayed::Damage(damage) => panic!("{damage:?}"),
         }
         Ok::<_, Infallible>(())
     });
@@ -162,7 +174,7 @@ async fn whatever_is_answered_survives_a_power_cut_in_that_moment() {
 async fn what_is_durable_is_there_and_known_even_if_the_actor_fails_during_its_commit() {
     let world = Arc::new(World::new().await);
     world.put("a", 1).await.expect("written");
-    let hosted = world.node.space(&world.space).expect("hosted");
+    let hosted = world.node.space(&world.space).await.expect("readable").expect("hosted");
     let let_go = hold_log(&world.node).await;
 
     let (guest, delegation) = world.delegation();
@@ -184,20 +196,20 @@ async fn what_is_durable_is_there_and_known_even_if_the_actor_fails_during_its_c
     let_go.send(()).expect("the log waits");
     let after = next.await.expect("written by the next actor");
     assert_eq!(
-        world.node.frontier(&world.space).expect("hosted"),
+        world.node.frontier(&world.space).await.expect("hosted"),
         [after.version.epoch],
         "it stands on the lost commit"
     );
-    assert!(world.node.delegated(&delegation).is_some(), "what the log holds is known");
+    assert!(world.node.delegated(&delegation).await.expect("readable").is_some(), "what the log holds is known");
     let invocation = world.invoke_as(&guest, &delegation);
-    assert!(world.node.authorize(&world.space, &invocation, clock::now()).is_ok());
+    assert!(world.node.authorize(&world.space, &invocation, clock::now()).await.is_ok());
     world.node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_value_whose_commit_outlives_its_actor_keeps_its_file() {
     let world = Arc::new(World::new().await);
-    let hosted = world.node.space(&world.space).expect("hosted");
+    let hosted = world.node.space(&world.space).await.expect("readable").expect("hosted");
     let large = vec![7; 300_000];
     let mut upload = world.node.upload().await.expect("staged");
     upload.write(&large).await.expect("staged");
@@ -219,7 +231,7 @@ async fn a_large_value_whose_commit_outlives_its_actor_keeps_its_file() {
     assert!(putting.await.expect("no panic").is_err(), "nothing is acknowledged");
     let_go.send(()).expect("the log waits");
     world.put("b", 2).await.expect("written by the next actor");
-    let Lookup::Live(found) = world.node.lookup(&world.space, "large").expect("hosted") else {
+    let Lookup::Live(found) = world.node.lookup(&world.space, "large").await.expect("hosted") else {
         panic!("it is durable")
     };
     assert!(matches!(world.node.read(&world.space, &found).await, Ok(Content::File(_, 300_000))));
@@ -235,7 +247,7 @@ async fn hold_log(node: &Node) -> std::sync::mpsc::SyncSender<()> {
         held.recv().expect("the test lets go");
     });
     let append = Append { blobs: vec![], epochs: vec![], done };
-    assert!(node.inner.log.append(append).is_ok(), "the queue has room");
+    assert!(node.inner.storage.log.append(append).is_ok(), "the queue has room");
     told.await.expect("the writer answers");
     let_go
 }

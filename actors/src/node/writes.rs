@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
 };
 
 use kvspace_protocol::{
@@ -18,7 +18,6 @@ use crate::{
     blobs::Upload,
     disk::is_full,
     hosted::Hosted,
-    index::MemoryIndex,
     messages::{Call, Held, Request},
 };
 
@@ -28,7 +27,8 @@ impl Node {
     /// # Errors
     /// [`NodeError::DiskFull`], [`NodeError::Storage`].
     pub async fn upload(&self) -> Result<Upload, NodeError> {
-        self.inner.blobs.upload().await.map_err(NodeError::from)
+        self.check_room()?;
+        self.inner.storage.blobs.upload().await.map_err(NodeError::from)
     }
 
     /// Writes and waits until it is durable.
@@ -37,7 +37,10 @@ impl Node {
     /// [`NodeError`]; nothing was changed.
     pub async fn write(&self, request: WriteRequest) -> Result<Written, NodeError> {
         let WriteRequest { space, token, authorized, body, meta, condition } = request;
-        let hosted = self.hosted(&space)?;
+        if body.is_some() {
+            self.check_room()?;
+        }
+        let hosted = self.hosted(&space).await?;
         let mut held = Held::default();
         let value = body.map(|body| match body {
             Body::Inline { hash, bytes, permit } => {
@@ -59,12 +62,14 @@ impl Node {
     }
 
     /// What `delegate` answers for a delegation that every hosted space it names holds already; nothing is checked again.
-    #[must_use]
-    pub fn delegated(&self, token: &Token) -> Option<Delegated> {
+    ///
+    /// # Errors
+    /// [`NodeError::Storage`].
+    pub async fn delegated(&self, token: &Token) -> Result<Option<Delegated>, NodeError> {
         let address = token.address();
-        let (hosted, skipped) = self.named(token);
+        let (hosted, skipped) = self.named(token).await?;
         let held = !hosted.is_empty() && hosted.iter().all(|hosted| hosted.access().holds(&address));
-        held.then(|| Delegated { cid: address, activated: Vec::new(), skipped })
+        Ok(held.then(|| Delegated { cid: address, activated: Vec::new(), skipped }))
     }
 
     /// Takes a delegation in; its time and signature are the caller's part.
@@ -77,8 +82,9 @@ impl Node {
         }
         // The pool holds what every log holds, so this is the whole question, but for revocations.
         self.with_pool(now, |others| chain(&token, Purpose::Delegate, others).map(drop))?;
+        self.check_room()?;
         let address = token.address();
-        let (hosted, mut unhosted) = self.named(&token);
+        let (hosted, mut unhosted) = self.named(&token).await?;
         let mut activated = Vec::new();
         for hosted in hosted {
             if self.take(&hosted, &token, now).await? {
@@ -107,8 +113,8 @@ impl Node {
     pub async fn revoke(&self, token: Proof, now: Millis) -> Result<Address, NodeError> {
         let Role::Revocation { target: address } = token.role() else { return Err(Denied::Revoker.into()) };
         let missing = || Denied::MissingParent(Some(address));
-        let target = self.inner.pool.find(&address, now).ok_or_else(missing)?;
-        let (hosted, _) = self.named(&target);
+        let target = self.inner.pool.find(&address, now)?.ok_or_else(missing)?;
+        let (hosted, _) = self.named(&target).await?;
         let mut refusal: NodeError = missing().into();
         let mut taken = false;
         for hosted in hosted {
@@ -118,23 +124,23 @@ impl Node {
                     self.call(&hosted, Call::Token { token: token.clone(), borrowed }, Held::default()).await?;
                     taken = true;
                 }
-                Err(denied) => refusal = denied.into(),
+                Err(error) => refusal = error,
             }
         }
         if taken { Ok(address) } else { Err(refusal) }
     }
 
     /// The spaces that a token names: those hosted here, and the others.
-    fn named(&self, token: &Token) -> (Vec<Arc<Hosted>>, Vec<SpaceId>) {
+    async fn named(&self, token: &Token) -> Result<(Vec<Arc<Hosted>>, Vec<SpaceId>), NodeError> {
         let named: BTreeSet<&SpaceId> = token.capabilities().iter().filter_map(|held| held.resource.space()).collect();
         let (mut hosted, mut others) = (Vec::new(), Vec::new());
         for space in named {
-            match self.space(space) {
+            match self.space(space).await? {
                 Some(here) => hosted.push(here),
                 None => others.push(space.clone()),
             }
         }
-        (hosted, others)
+        Ok((hosted, others))
     }
 
     /// Whether this delegation makes the node a host of a space it does not host yet.
@@ -166,18 +172,20 @@ impl Node {
 
     /// Begins to host a space: its first epoch holds the host delegation. Then comes what was parked for it.
     async fn create(&self, space: &SpaceId, token: &Proof, now: Millis) -> Result<(), NodeError> {
-        let creating = self.inner.creating.lock().await;
-        if let Some(hosted) = self.space(space) {
-            drop(creating);
+        let spaces = &self.inner.spaces;
+        let lane = spaces.lane(space).await;
+        if let Some(hosted) = spaces.open(&lane, space, &self.inner.registry).await? {
+            drop(lane);
             return self.take(&hosted, token, now).await.map(drop);
         }
         let unknown = Access::new(space.clone());
         let allowed = self.with_pool(now, |others| unknown.delegation(token, others))?;
-        let hosted = Arc::new(Hosted::new(space.clone(), Arc::new(MemoryIndex::default()), self.inner.pool.clone()));
+        let index = self.inner.storage.index.new_space(space);
+        let hosted = Arc::new(Hosted::opened(index, self.inner.registry.new_core(space)));
         let call = Call::Token { token: token.clone(), borrowed: allowed.borrowed };
         self.call(&hosted, call, Held::default()).await?;
-        self.inner.spaces.write().unwrap_or_else(PoisonError::into_inner).insert(space.clone(), hosted.clone());
-        drop(creating);
+        spaces.insert(hosted.clone());
+        drop(lane);
         tracing::info!(%space, "hosting a new space");
         for parked in self.inner.pool.unpark(space, now) {
             if let Err(error) = self.take(&hosted, &parked, now).await {
@@ -194,6 +202,11 @@ impl Node {
         let (reply, answer) = oneshot::channel();
         self.inner.registry.deliver(hosted, Request { call, reply, held }).await;
         answer.await.unwrap_or_else(|_| Err(NodeError::Storage("the space's actor failed; repeat the request".into())))
+    }
+
+    /// Refuses what would take room that is to stay free.
+    fn check_room(&self) -> Result<(), NodeError> {
+        if self.inner.room.is_short() { Err(NodeError::DiskFull) } else { Ok(()) }
     }
 
     async fn under_way(&self) -> Result<OwnedSemaphorePermit, NodeError> {

@@ -218,6 +218,10 @@ impl HttpError {
                 let words = "the value's bytes are on their way to this node; try again";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "blob_pending", words).retry_after_s(2)
             }
+            NodeError::BlobGone => {
+                let words = "the value's bytes were freed after another value had taken its place; write it again";
+                Self::new(StatusCode::GONE, "blob_gone", words)
+            }
             NodeError::Stopping => {
                 let words = "the node is stopping; try again or ask another host";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", words).retry_after_s(5)
@@ -368,6 +372,7 @@ mod tests {
             | NodeError::Refused(_)
             | NodeError::NotHosted
             | NodeError::NotAdmitted(_)
+            | NodeError::BlobGone
             | NodeError::Busy => NodeError::Busy,
         }
     }

@@ -21,24 +21,26 @@ pub(crate) fn routes(context: &Arc<Context>) -> BoxedFilter<(Response,)> {
         .and(with(context))
         .and(warp::header::headers_cloned())
         .and(warp::query::raw().or(warp::any().map(String::new)).unify())
-        .map(|context: Arc<Context>, headers: HeaderMap, query: String| answer(frontier(&context, &headers, &query)))
+        .then(|context: Arc<Context>, headers: HeaderMap, query: String| async move {
+            answer(frontier(&context, &headers, &query).await)
+        })
         .boxed()
 }
 
 /// The heads of a space, for whoever may do anything in it.
-fn frontier(context: &Context, headers: &HeaderMap, query: &str) -> Result<Response, HttpError> {
+async fn frontier(context: &Context, headers: &HeaderMap, query: &str) -> Result<Response, HttpError> {
     let space = space(query)?;
     let now = clock::now();
     let token = auth::invocation(headers, now, context.options.lifetime_max_ms, &context.keys)?;
     let refused = |error: NodeError| HttpError::node(Call::Invoke, &error);
-    if !context.node.hosts(&space) {
+    if !context.node.hosts(&space).await.map_err(refused)? {
         return Err(refused(NodeError::NotHosted));
     }
     if !token.capabilities().iter().any(|held| held.resource.space() == Some(&space)) {
         return Err(HttpError::elsewhere());
     }
-    context.node.authorize(&space, &token, now).map_err(refused)?;
-    let heads = context.node.frontier(&space).map_err(refused)?;
+    context.node.authorize(&space, &token, now).await.map_err(refused)?;
+    let heads = context.node.frontier(&space).await.map_err(refused)?;
     Ok(headers::json(json!({ "frontier": heads }).to_string()))
 }
 

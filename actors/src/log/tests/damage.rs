@@ -51,46 +51,58 @@ fn records_behind_a_torn_end_do_not_come_back() {
 
 #[test]
 fn bytes_that_were_durable_are_never_taken_for_a_torn_end() {
-    let (disk, ends) = written(3);
+    let (disk, ends) = written(4);
     let whole = disk.content(&segment(1));
-    for at in 0..ends[2] as usize {
+    for at in 0..ends[3] as usize {
         if (32 + 4..BLOCK_BYTES as usize - 8).contains(&at) && at % 64 != 0 {
             continue; // the header block's zeros: a sample will do
         }
         let mut changed = whole.clone();
         changed[at] ^= 0x10;
-        let found = try_open(options(&with_segment(&changed))).map(|(_, found)| found);
-        assert!(
-            matches!(found, Err(LogError::Damaged { segment: 1, .. } | LogError::OtherFormat { .. })),
-            "byte {at}: {found:?}"
-        );
+        let disk = with_segment(&changed);
+        let (log, commits, damage) = replay(&disk);
+        let lost = ends.iter().filter(|end| **end as usize <= at).count() as u32;
+        assert_eq!(numbers(&commits), (1..=4).filter(|n| *n != lost).collect::<Vec<_>>(), "byte {at}");
+        let [Damage { segment: 1, offset, length, .. }] = damage[..] else { panic!("byte {at}: {damage:?}") };
+        let (start, end) = if lost == 0 { (0, BLOCK_BYTES) } else { (ends[lost as usize - 1], ends[lost as usize]) };
+        assert_eq!((offset, length), (start, end - start), "byte {at}");
+        // Nothing is written there again, and the next start finds the same and what came since.
+        let next = commit_now(&log, commit(5)).expect("committed");
+        assert_eq!(next.epochs[0].segment, 2, "byte {at}");
+        log.close();
+        assert_eq!(disk.content(&segment(1)), changed);
+        let (log, commits, again) = replay(&disk);
+        assert_eq!(numbers(&commits), (1..=5).filter(|n| *n != lost).collect::<Vec<_>>(), "byte {at}");
+        assert_eq!(again, damage);
+        log.close();
     }
 }
 
 #[test]
-fn a_sealed_segment_is_whole_or_reported() {
+fn a_sealed_segment_loses_what_is_broken_and_nothing_else() {
     let disk = FakeDisk::default();
     let (log, _) = open(&disk);
-    let mut last = Position { segment: 0, generation: 0, offset: 0, length: 0 };
-    let mut n = 0;
-    let mut end = 0;
-    while last.segment < 2 {
-        n += 1;
-        end = if last.segment == 1 { last.offset + last.length } else { 0 };
-        last = commit_now(&log, sized(n, 1000)).expect("committed").epochs[0];
+    let mut places = Vec::new();
+    while places.last().is_none_or(|last: &Position| last.segment < 2) {
+        places.push(commit_now(&log, sized(places.len() as u32 + 1, 1000)).expect("committed").epochs[0]);
     }
     log.close();
+    let n = places.len() as u32;
+    let ends: Vec<u32> = places.iter().map(|at| (at.offset + at.length).next_multiple_of(8)).collect();
+    let end = ends[places.len() - 2];
     let whole = disk.content(&segment(1));
-    for at in (BLOCK_BYTES as usize..end as usize).step_by(7) {
+    for at in (BLOCK_BYTES..end).step_by(7) {
         let mut changed = whole.clone();
-        changed[at] ^= 1;
+        changed[at as usize] ^= 1;
         let changed_disk = disk.killed();
         changed_disk.put(&segment(1), &changed);
-        let found = try_open(options(&changed_disk)).map(|(_, found)| found);
-        let Err(error @ LogError::Damaged { segment: 1, .. }) = found else {
-            panic!("byte {at}: {found:?}");
-        };
-        assert!(error.to_string().starts_with("segment 1 of the log is damaged at byte "), "{error}");
+        let (log, commits, damage) = replay(&changed_disk);
+        log.close();
+        let lost = 1 + ends[..ends.len() - 1].iter().filter(|end| **end <= at).count() as u32;
+        assert_eq!(numbers(&commits), (1..=n).filter(|n| *n != lost).collect::<Vec<_>>(), "byte {at}");
+        assert!(
+            matches!(damage[..], [Damage { segment: 1, offset, length, .. }] if (offset..offset + length).contains(&at))
+        );
     }
     let mut behind = whole.clone();
     behind[end as usize + 64..].fill(0xee);
@@ -99,10 +111,54 @@ fn a_sealed_segment_is_whole_or_reported() {
     assert_eq!(open(&behind_disk).1, (1..=n).collect::<Vec<_>>(), "nothing counts behind the recorded end");
     let missing = disk.killed();
     missing.remove(&segment(1)).expect("it was there");
-    assert!(matches!(
-        try_open(options(&missing)),
-        Err(LogError::Damaged { segment: 1, what: "its file is missing", .. })
-    ));
+    let (_, commits, damage) = replay(&missing);
+    assert_eq!(numbers(&commits), [n]);
+    assert_eq!(damage, [Damage { segment: 1, offset: 0, length: end, what: "its file is missing" }]);
+    let short = disk.killed();
+    short.put(&segment(1), &whole[..ends[1] as usize + 9]);
+    let (_, commits, damage) = replay(&short);
+    assert_eq!(numbers(&commits), [1, 2, n]);
+    assert!(
+        matches!(damage[..], [Damage { segment: 1, offset, length, .. }] if (offset, length) == (ends[1], end - ends[1]))
+    );
+    for foreign in [vec![], vec![0; 9000], vec![0x5a; 20_000]] {
+        let foreign_disk = disk.killed();
+        foreign_disk.put(&segment(1), &foreign);
+        let (_, commits, damage) = replay(&foreign_disk);
+        assert_eq!(numbers(&commits), [n]);
+        assert!(damage.iter().any(|damage| damage.segment == 1), "{damage:?}");
+    }
+}
+
+#[test]
+fn a_commit_that_lost_its_beginning_is_no_smaller_commit() {
+    let disk = FakeDisk::default();
+    let (log, _) = open(&disk);
+    let epochs = |n: u32| (0..3).map(|i| commit(10 * n + i).epochs.remove(0)).collect::<Vec<_>>();
+    let places: Vec<_> = (1..=3)
+        .map(|n| commit_now(&log, Commit { blobs: Vec::new(), epochs: epochs(n) }).expect("committed").epochs)
+        .collect();
+    log.close();
+    for broken in 0..3 {
+        let mut content = disk.content(&segment(1));
+        content[places[1][broken].offset as usize + 3] ^= 1;
+        let (_, commits, damage) = replay(&with_segment(&content));
+        let ends: Vec<_> = commits.iter().map(|commit| (commit.epochs.len(), commit.end)).collect();
+        assert_eq!(ends, [(3, places[0][2]), (3, places[2][2])], "record {broken}");
+        assert_eq!(damage.len(), 1);
+    }
+}
+
+#[test]
+fn another_format_is_refused() {
+    let (disk, _) = written(2);
+    let mut block = disk.content(&segment(1))[..BLOCK_BYTES as usize].to_vec();
+    block[8] = 77;
+    block[28..36].fill(0);
+    let checksum = blake3::hash(&block).as_bytes()[..8].to_vec();
+    block[28..36].copy_from_slice(&checksum);
+    let found = try_open(options(&with_segment(&block))).map(|(_, found)| found);
+    assert!(matches!(found, Err(LogError::OtherFormat { segment: 1, found: 77, .. })), "{found:?}");
 }
 
 #[test]
@@ -114,10 +170,10 @@ fn a_record_copied_to_another_place_is_none() {
     assert_eq!(found, [1, 2]);
     log.close();
     // The same file in its next generation: every record in it is of a former life.
-    let header = segment::Header { segment: 1, generation: 1, end: 0, previous_end: 0 };
+    let header = segment::Header { segment: 1, generation: 1, end: ends[2], previous_end: 0 };
     let mut content = disk.content(&segment(1));
     content[..BLOCK_BYTES as usize].copy_from_slice(&header.encode());
-    let (log, found) = open(&with_segment(&content));
-    assert_eq!(found, [] as [u32; 0]);
-    log.close();
+    let (_, commits, damage) = replay(&with_segment(&content));
+    assert_eq!(commits, []);
+    assert_eq!((damage[0].offset, damage[0].length), (BLOCK_BYTES, ends[2] - BLOCK_BYTES));
 }

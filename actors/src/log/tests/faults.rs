@@ -2,23 +2,6 @@
 
 use super::*;
 
-/// SplitMix64: the same seed, the same run.
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
-
 #[test]
 fn a_failed_sync_seals_the_segment_and_the_next_one_goes_on() {
     for fault in [Fault::Sync("00000001.seg"), Fault::Write("00000001.seg")] {

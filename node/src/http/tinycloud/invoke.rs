@@ -49,7 +49,7 @@ pub(super) async fn invoke(context: &Context, headers: &HeaderMap, body: Request
     let now = clock::now();
     let token = auth::invocation(headers, now, context.options.lifetime_max_ms, &context.keys)?;
     let Some((wanted, more)) = token.capabilities().split_first() else { return Ok(empty()) };
-    let authorized = authorize(context, &token, now)?;
+    let authorized = authorize(context, &token, now).await?;
     if !more.is_empty() {
         return Err(HttpError::batch());
     }
@@ -60,8 +60,8 @@ pub(super) async fn invoke(context: &Context, headers: &HeaderMap, body: Request
     let invocation = Invocation { context, headers, token: &token, space, authorized };
     match effect {
         Effect::Get(key) => read::get(invocation, &key).await,
-        Effect::Metadata(key) => read::metadata(&invocation, &key),
-        Effect::List(path) => list::list(invocation, &path),
+        Effect::Metadata(key) => read::metadata(&invocation, &key).await,
+        Effect::List(path) => list::list(invocation, &path).await,
         Effect::Put => {
             addressed_to_itself(&token, wanted)?;
             write::put(invocation, body).await
@@ -74,15 +74,17 @@ pub(super) async fn invoke(context: &Context, headers: &HeaderMap, body: Request
 }
 
 /// Judges the token in every space it names; `None` when it names none and needs no proof.
-fn authorize(context: &Context, token: &Proof, now: Millis) -> Result<Option<Authorized>, HttpError> {
+async fn authorize(context: &Context, token: &Proof, now: Millis) -> Result<Option<Authorized>, HttpError> {
     let spaces: BTreeSet<_> = token.capabilities().iter().filter_map(|held| held.resource.space()).collect();
     let refused = |error: NodeError| HttpError::node(Call::Invoke, &error);
-    if !spaces.iter().all(|space| context.node.hosts(space)) {
-        return Err(refused(NodeError::NotHosted));
+    for space in &spaces {
+        if !context.node.hosts(space).await.map_err(refused)? {
+            return Err(refused(NodeError::NotHosted));
+        }
     }
     let mut authorized = None;
     for space in &spaces {
-        let judged = context.node.authorize(space, token, now).map_err(refused)?;
+        let judged = context.node.authorize(space, token, now).await.map_err(refused)?;
         authorized.get_or_insert(judged);
     }
     if spaces.is_empty() {

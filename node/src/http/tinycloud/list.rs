@@ -17,14 +17,14 @@ use crate::http::{
 };
 
 /// The keys under a path: one page if the client names a limit, else all of them.
-pub(super) fn list(invocation: Invocation<'_>, path: &str) -> Result<Response, HttpError> {
+pub(super) async fn list(invocation: Invocation<'_>, path: &str) -> Result<Response, HttpError> {
     let Invocation { context, headers, token, space, authorized } = invocation;
     let limit = headers::list_limit(headers)?;
     let question = Question { invoker: token.issuer(), space, path, limit };
     let after = headers::list_cursor(headers)?.map(|cursor| question.last(cursor)).transpose()?;
     let size = limit.unwrap_or(LIST_LIMIT_MAX);
     let query = ListQuery { path: path.to_owned(), grants: authorized.grants, after, limit: Some(size) };
-    let page = context.node.list(space, &query).map_err(|error| HttpError::node(Call::Invoke, &error))?;
+    let page = context.node.list(space, &query).await.map_err(|error| HttpError::node(Call::Invoke, &error))?;
     match (limit, page.keys.last()) {
         (Some(_), Some(last)) if page.truncated => {
             let mut response = whole(&page, "true");
@@ -62,28 +62,26 @@ struct Pages {
 }
 
 fn streamed(pages: Pages) -> Response {
-    let mut response = warp::reply::stream(stream::iter(pages)).into_response();
+    let parts = stream::unfold(pages, |mut pages| async { pages.next().await.map(|part| (part, pages)) });
+    let mut response = warp::reply::stream(Box::pin(parts)).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     mark(response, "false")
 }
 
 impl Pages {
-    fn following(&mut self, page: &Page) -> Result<Option<Page>, NodeError> {
+    async fn following(&mut self, page: &Page) -> Result<Option<Page>, NodeError> {
         let (true, Some(last)) = (page.truncated, page.keys.last()) else { return Ok(None) };
         self.query.after = Some(last.clone());
-        self.node.list(&self.space, &self.query).map(Some)
+        self.node.list(&self.space, &self.query).await.map(Some)
     }
-}
 
-impl Iterator for Pages {
-    type Item = Result<Bytes, NodeError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+    /// The next part of the document.
+    async fn next(&mut self) -> Option<Result<Bytes, NodeError>> {
         let page = self.page.take()?;
         let mut part = if self.begun { Vec::new() } else { vec![b'['] };
         write_keys(&page.keys, !self.begun, &mut part);
         self.begun = true;
-        match self.following(&page) {
+        match self.following(&page).await {
             Ok(following) => self.page = following,
             Err(error) => return Some(Err(error)),
         }

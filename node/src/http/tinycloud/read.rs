@@ -16,7 +16,7 @@ use crate::http::{
 /// The value of a key, with the headers stored with it.
 pub(super) async fn get(invocation: Invocation<'_>, key: &str) -> Result<Response, HttpError> {
     let bytes_max = headers::response_bytes_max(invocation.headers)?;
-    let found = find(&invocation, key)?;
+    let found = find(&invocation, key).await?;
     if headers::is_known(invocation.headers, &found.value.blob) {
         let mut response = empty();
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -37,16 +37,16 @@ pub(super) async fn get(invocation: Invocation<'_>, key: &str) -> Result<Respons
 }
 
 /// The headers of a key without its value.
-pub(super) fn metadata(invocation: &Invocation<'_>, key: &str) -> Result<Response, HttpError> {
-    let found = find(invocation, key)?;
+pub(super) async fn metadata(invocation: &Invocation<'_>, key: &str) -> Result<Response, HttpError> {
+    let found = find(invocation, key).await?;
     let mut response = empty();
     describe(&found, response.headers_mut());
     response.headers_mut().insert(X_KVSPACE_SIZE, found.value.size.into());
     Ok(response)
 }
 
-fn find(invocation: &Invocation<'_>, key: &str) -> Result<Found, HttpError> {
-    let lookup = invocation.context.node.lookup(invocation.space, key);
+async fn find(invocation: &Invocation<'_>, key: &str) -> Result<Found, HttpError> {
+    let lookup = invocation.context.node.lookup(invocation.space, key).await;
     match lookup.map_err(|error| HttpError::node(Call::Invoke, &error))? {
         Lookup::Live(found) => Ok(found),
         Lookup::Deleted(_) | Lookup::Never => Err(HttpError::key_not_found()),

@@ -36,7 +36,8 @@ pub(super) async fn delegate(context: &Context, headers: &HeaderMap) -> Result<R
             return Err(HttpError::wrong_role(Call::Delegate, "this token is a revocation: post it to /revoke"));
         }
     }
-    let done = match context.node.delegated(&token) {
+    let held = context.node.delegated(&token).await.map_err(|error| HttpError::node(Call::Delegate, &error))?;
+    let done = match held {
         Some(held) => held,
         None => {
             let proof = auth::verified(Call::Delegate, token, now)?;

@@ -1,0 +1,273 @@
+//! The index of one space, for reading.
+
+use std::collections::BTreeSet;
+
+use kvspace_protocol::{
+    dag::Place,
+    id::{Address, BlobHash, EpochId, Identity, Key, Millis, SpaceId},
+    kv::{Effect, Operation, Value, Version},
+    space::{EpochAt, View, ViewError},
+};
+
+use super::{
+    Index, IndexError, Summary,
+    format::{self, Entry, EpochRecord, PlaceRecord, Stored},
+    keys::{InSpace, RUN_EPOCHS, Rest},
+};
+use crate::log::Position;
+
+/// The index of one space. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct SpaceIndex {
+    pub(super) index: Index,
+    pub(super) id: SpaceId,
+    pub(super) names: InSpace,
+}
+
+/// What became of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It wins its key.
+    Wins,
+    /// It does not, since `at`.
+    Lost {
+        /// Since when.
+        at: Millis,
+        /// Who wins; none when all are void.
+        winner: Option<Stored>,
+    },
+    /// The index does not know it: it is dead.
+    Unknown,
+}
+
+/// Which keys to read.
+pub(crate) struct PageQuery<'a> {
+    /// The first key to look at.
+    pub(crate) from: &'a str,
+    /// Keys must begin with this.
+    pub(crate) prefix: &'a str,
+    /// Which keys to take.
+    pub(crate) wanted: &'a dyn Fn(&str) -> bool,
+    /// Take at most so many, at least 1.
+    pub(crate) take_max: usize,
+}
+
+/// The keys of one look at the index.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PageOfKeys {
+    /// The keys, ascending.
+    pub(crate) keys: Vec<Key>,
+    /// Whether there are more.
+    pub(crate) has_more: bool,
+}
+
+impl SpaceIndex {
+    pub(super) fn new(index: Index, id: SpaceId, number: u32) -> Self {
+        Self { index, id, names: InSpace(number) }
+    }
+
+    /// The space.
+    pub(crate) fn id(&self) -> &SpaceId {
+        &self.id
+    }
+
+    /// The index of the whole node.
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The operation that wins a key, with its stored headers.
+    pub(crate) fn find(&self, key: &str) -> Result<Option<Stored>, IndexError> {
+        self.entry(key)?.winner.map(|stored| self.with_meta(stored)).transpose()
+    }
+
+    /// What is known of a token's operation of this version on a key.
+    pub(crate) fn fate(&self, key: &str, identity: &Identity, version: &Version) -> Result<Fate, IndexError> {
+        // The entry first: what loses goes to the history in the same step.
+        let winner = self.entry(key)?.winner;
+        if winner.as_ref().is_some_and(|winner| winner.operation.version == *version) {
+            return Ok(Fate::Wins);
+        }
+        let lost = self.lost(key, identity, version)?;
+        Ok(lost.map_or(Fate::Unknown, |stored| Fate::Lost { at: stored.lost_at, winner }))
+    }
+
+    /// A token's operation of this version that does not win the key.
+    pub(super) fn lost(&self, key: &str, identity: &Identity, version: &Version) -> Result<Option<Stored>, IndexError> {
+        let name = self.names.operation(key, identity, version);
+        let found = self.index.records.get(&name)?;
+        let rest = &name[self.names.history(key).len()..];
+        found.map(|value| Stored::decode(key.into(), &mut Rest(rest), &value)).transpose()
+    }
+
+    /// The live values from `query.from` on, in byte order of key, until there are enough.
+    pub(crate) fn page(&self, query: &PageQuery<'_>) -> Result<PageOfKeys, IndexError> {
+        let entries = self.names.entries();
+        let prefix = self.names.entry(query.prefix);
+        let from = self.names.entry(query.from.max(query.prefix));
+        let mut page = PageOfKeys::default();
+        for record in self.index.records.scan(&prefix, &from) {
+            let (name, value) = record?;
+            let key = key_of(&name[entries.len()..])?;
+            if !(query.wanted)(key) {
+                continue;
+            }
+            let is_live = Entry::decode(key, &value)?.winner.is_some_and(|won| won.operation.effect.value().is_some());
+            if is_live && page.keys.len() == query.take_max {
+                page.has_more = true;
+                break;
+            }
+            if is_live {
+                page.keys.push(key.into());
+            }
+        }
+        Ok(page)
+    }
+
+    /// The ids of the heads, ascending.
+    pub(crate) fn frontier(&self) -> Result<Vec<EpochId>, IndexError> {
+        let prefix = self.names.branches();
+        let mut frontier = Vec::new();
+        for record in self.index.records.scan(&prefix, &prefix) {
+            let branch = format::decode_branch(&record?.1)?;
+            frontier.extend(branch.is_head.then_some(branch.tip));
+        }
+        frontier.sort_unstable();
+        Ok(frontier)
+    }
+
+    /// Counts for the operator.
+    pub(crate) fn summary(&self) -> Result<Summary, IndexError> {
+        let summary = self.index.records.get(&self.names.summary())?;
+        summary.map_or_else(|| Ok(Summary::default()), |summary| format::decode(&summary))
+    }
+
+    pub(super) fn entry(&self, key: &str) -> Result<Entry, IndexError> {
+        let entry = self.index.records.get(&self.names.entry(key))?;
+        entry.map_or_else(|| Ok(Entry::default()), |entry| Entry::decode(key, &entry))
+    }
+
+    /// The operations of a token on a key that do not win it.
+    fn stored(&self, key: &str, identity: &Identity) -> Result<Vec<Stored>, IndexError> {
+        self.scan_history(key, &self.names.history_of(key, identity))
+    }
+
+    fn scan_history(&self, key: &str, prefix: &[u8]) -> Result<Vec<Stored>, IndexError> {
+        let history = self.names.history(key);
+        let mut found = Vec::new();
+        for record in self.index.records.scan(prefix, prefix) {
+            let (name, value) = record?;
+            let mut rest = Rest(&name[history.len()..]);
+            found.push(Stored::decode(key.into(), &mut rest, &value)?);
+        }
+        Ok(found)
+    }
+
+    /// Where the epoch at `place` lies.
+    pub(super) fn position(&self, place: Place) -> Result<Position, IndexError> {
+        let record = self.index.records.get(&self.names.place(place))?;
+        let record = record.ok_or_else(|| IndexError::new("the index has no epoch at a place that it names"))?;
+        let PlaceRecord { at, .. } = format::decode(&record)?;
+        Ok(format::position(at))
+    }
+
+    /// Looks large headers up in the log.
+    fn with_meta(&self, mut stored: Stored) -> Result<Stored, IndexError> {
+        if !stored.meta_in_log {
+            return Ok(stored);
+        }
+        let epoch = self.index.read_epoch(self.position(stored.operation.place)?)?;
+        let version = stored.operation.version;
+        let value = epoch.writes().find(|(at, _, _)| *at == version).and_then(|(_, _, value)| value);
+        let value: Value =
+            value.ok_or_else(|| IndexError::new("the index names a value that is not in the log"))?.clone();
+        stored.operation.effect = Effect::Put(value.into());
+        stored.meta_in_log = false;
+        Ok(stored)
+    }
+
+    /// The keys that the epochs of a run write.
+    fn keys_of_run(&self, branch: u32, first: u64, keys: &mut BTreeSet<Key>) -> Result<(), IndexError> {
+        let prefix = self.names.places(branch);
+        let from = self.names.place(Place { branch, n: first });
+        for record in self.index.records.scan(&prefix, &from) {
+            let (name, value) = record?;
+            let n = Rest(&name[prefix.len()..]).u64();
+            if n.is_none_or(|n| n >= first.saturating_add(RUN_EPOCHS)) {
+                break;
+            }
+            let PlaceRecord { at, .. } = format::decode(&value)?;
+            let epoch = self.index.read_epoch(format::position(at))?;
+            keys.extend(epoch.writes().map(|(_, key, _)| Key::from(key)));
+        }
+        Ok(())
+    }
+
+    fn find_keys_under(&self, affected: &dyn Fn(&Address) -> bool) -> Result<BTreeSet<Key>, IndexError> {
+        let all = self.names.all_written();
+        let mut runs = BTreeSet::new();
+        let mut from = all.clone();
+        // From one delegation to the next, without the runs of those that are not affected.
+        while let Some(record) = self.index.records.scan(&all, &from).next() {
+            let (name, _) = record?;
+            let broken = || IndexError::new("the index has a run without a delegation");
+            let root = Address(Rest(&name[all.len()..]).hash().ok_or_else(broken)?);
+            let under = self.names.written_under(&root);
+            if affected(&root) {
+                for record in self.index.records.scan(&under, &under) {
+                    runs.extend(Rest(&record?.0[under.len()..]).place());
+                }
+            }
+            from = [&under[..], &[0xff; 13]].concat();
+        }
+        let mut keys = BTreeSet::new();
+        for Place { branch, n } in runs {
+            self.keys_of_run(branch, n, &mut keys)?;
+        }
+        Ok(keys)
+    }
+}
+
+fn key_of(name: &[u8]) -> Result<&str, IndexError> {
+    std::str::from_utf8(name).map_err(|_| IndexError::new("the index has a key that is no text"))
+}
+
+impl View for SpaceIndex {
+    fn epoch(&self, id: &EpochId) -> Result<Option<EpochAt>, ViewError> {
+        let Some(record) = self.index.records.get(&self.names.epoch(id))? else { return Ok(None) };
+        let EpochRecord { branch, n, seq } = format::decode(&record)?;
+        Ok(Some(EpochAt { place: Place { branch, n }, seq }))
+    }
+
+    fn winner(&self, key: &str) -> Result<Option<Operation>, ViewError> {
+        Ok(self.entry(key)?.winner.map(|stored| stored.operation))
+    }
+
+    fn history(&self, key: &str) -> Result<Vec<Operation>, ViewError> {
+        let Entry { winner, has_history } = self.entry(key)?;
+        let mut found = if has_history { self.scan_history(key, &self.names.history(key))? } else { Vec::new() };
+        found.extend(winner);
+        let mut history: Vec<_> = found.into_iter().map(|stored| stored.operation).collect();
+        history.sort_by_key(|operation| operation.version);
+        Ok(history)
+    }
+
+    fn occurrences(&self, key: &str, identity: &Identity) -> Result<Vec<Operation>, ViewError> {
+        let Entry { winner, has_history } = self.entry(key)?;
+        let mut found = if has_history { self.stored(key, identity)? } else { Vec::new() };
+        found.extend(winner.filter(|winner| winner.operation.identity == *identity));
+        Ok(found.into_iter().map(|stored| stored.operation).collect())
+    }
+
+    fn keys_under(&self, affected: &dyn Fn(&Address) -> bool) -> Result<BTreeSet<Key>, ViewError> {
+        Ok(self.find_keys_under(affected)?)
+    }
+}
+
+impl Stored {
+    /// The hash of a large value.
+    pub(crate) fn file(&self) -> Option<BlobHash> {
+        let value = self.operation.effect.value()?;
+        (value.size > kvspace_protocol::limits::INLINE_BYTES_MAX).then_some(value.blob)
+    }
+}

@@ -1,0 +1,264 @@
+//! Freeing what nobody needs: values that have long lost, and files without an operation.
+//!
+//! A value's bytes are freed when its operation has not been the winner for the retention time, and the winner's bytes are
+//! here: the winner may turn void, and then the one before it counts again. What loses from now on is not due before that
+//! time has passed, so one look at a segment tells when the next one is worth its while, and no books are kept.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use kvspace_protocol::{
+    id::{BlobHash, Millis},
+    limits::INLINE_BYTES_MAX,
+    space::{CheckedEpoch, View},
+};
+use tokio::sync::Notify;
+
+use crate::{
+    clock,
+    index::{Fate, IndexError, Stored, signed},
+    log::ReplayedCommit,
+    space::Storage,
+};
+
+/// A segment is written anew when what can be freed is more than this part of the values that stay …
+const FREED_PART_MIN: u64 = 4;
+/// … and more than this part of all its records.
+const SEGMENT_PART_MIN: u64 = 64;
+
+/// Looks for what may be freed, at intervals. Clones are the same.
+#[derive(Clone)]
+pub(super) struct Collector {
+    storage: Storage,
+    retention_ms: i64,
+    interval: Duration,
+    stopped: Arc<Notify>,
+}
+
+/// What becomes of a value's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// They stay.
+    Needed,
+    /// They stay until then.
+    Until(Millis),
+    /// Nobody needs them.
+    Free,
+}
+
+/// What one look at a segment found.
+#[derive(Debug, Default)]
+struct Look {
+    kept_bytes: u64,
+    freed_bytes: u64,
+    all_bytes: u64,
+    /// Bytes that will be free, by time.
+    later: BTreeMap<Millis, u64>,
+}
+
+impl Collector {
+    pub(super) fn new(storage: Storage, retention: Duration, interval: Duration) -> Self {
+        let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        Self { storage, retention_ms, interval, stopped: Arc::new(Notify::new()) }
+    }
+
+    /// Ends [`Collector::run`] after what it is at.
+    pub(super) fn stop(&self) {
+        self.stopped.notify_one();
+    }
+
+    /// Works until it is stopped.
+    pub(super) async fn run(self) {
+        let mut due: BTreeMap<u32, Millis> = BTreeMap::new();
+        let mut swept = false;
+        loop {
+            let collector = self.clone();
+            let pass = tokio::task::spawn_blocking(move || {
+                if !swept && let Err(error) = collector.sweep() {
+                    tracing::warn!(%error, "cannot remove files that nobody needs");
+                }
+                if let Err(error) = collector.files() {
+                    tracing::warn!(%error, "cannot look for files that nobody needs");
+                }
+                (collector.next_segment(&due), due)
+            });
+            let Ok((next, known)) = pass.await else { return };
+            (due, swept) = (known, true);
+            let began = clock::now();
+            if let Some(segment) = next {
+                let collector = self.clone();
+                let looked = tokio::task::spawn_blocking(move || collector.segment(segment)).await;
+                let Ok(looked) = looked else { return };
+                let again = looked.unwrap_or_else(|error| {
+                    tracing::warn!(segment, %error, "cannot look for what may be freed");
+                    clock::now().plus(self.retention_ms.max(1))
+                });
+                due.insert(segment, again);
+            }
+            // Half of the time at most goes into this while there is something to do.
+            let took_ms = u64::try_from(clock::now().0 - began.0).unwrap_or_default();
+            let pause = if next.is_some() { Duration::from_millis(took_ms).min(self.interval) } else { self.interval };
+            tokio::select! {
+                () = self.stopped.notified() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Removes the files that no operation needs and no upload holds: what a process left that ended in between.
+    fn sweep(&self) -> std::io::Result<()> {
+        let needed = |hash: &BlobHash| self.storage.index.needs_file(hash).unwrap_or(true);
+        let removed = self.storage.blobs.sweep(needed)?;
+        if removed > 0 {
+            tracing::info!(removed, "removed files that nobody needs");
+        }
+        Ok(())
+    }
+
+    /// Removes the files of values that have lost for long enough.
+    fn files(&self) -> Result<(), IndexError> {
+        let index = &self.storage.index;
+        let mut freed = Vec::new();
+        for file_use in index.file_uses() {
+            let file_use = file_use?;
+            if self.need(&file_use.fate)? == Need::Free {
+                freed.push(file_use);
+            }
+        }
+        for file_use in freed {
+            let hash = file_use.hash;
+            index.forget(file_use)?;
+            let unneeded = || !index.needs_file(&hash).unwrap_or(true);
+            match self.storage.blobs.remove(&hash, unneeded) {
+                Ok(removed) => tracing::debug!(%hash, removed, "freed a large value"),
+                Err(error) => tracing::warn!(%hash, %error, "cannot remove the file of a freed value"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The first segment that is due. The index must show all of it.
+    fn next_segment(&self, due: &BTreeMap<u32, Millis>) -> Option<u32> {
+        let covered = self.storage.index.covered().ok().flatten()?;
+        let now = clock::now();
+        let sealed = self.storage.log.segments().into_iter().filter(|info| info.is_sealed);
+        let mut segments = sealed.map(|info| info.segment).filter(|segment| *segment < covered.segment);
+        segments.find(|segment| due.get(segment).is_none_or(|due| *due <= now))
+    }
+
+    /// Frees what may be freed in a segment; says when to look again.
+    fn segment(&self, segment: u32) -> Result<Millis, Box<dyn std::error::Error + Send + Sync>> {
+        let now = clock::now();
+        let mut look = Look::default();
+        let mut failure = None;
+        let keep = |commit: &ReplayedCommit| match self.keep(commit, &mut look) {
+            Ok(keep) => keep,
+            Err(error) => {
+                failure = Some(error);
+                vec![true; commit.blobs.len()]
+            }
+        };
+        let worth = self.storage.log.compact(segment, keep)?;
+        if let Some(error) = failure {
+            return Err(error.into());
+        }
+        tracing::debug!(segment, ?worth, "looked for what may be freed");
+        Ok(look.next(now, self.retention_ms, i64::try_from(self.interval.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// Which values of a commit are needed.
+    fn keep(&self, commit: &ReplayedCommit, look: &mut Look) -> Result<Vec<bool>, IndexError> {
+        let mut needs: BTreeMap<BlobHash, Need> = BTreeMap::new();
+        for (record, at) in &commit.epochs {
+            look.all_bytes += u64::from(at.length);
+            let space = self.storage.index.space(&record.space)?;
+            let epoch = CheckedEpoch::read(signed(record.clone()));
+            let epoch = epoch.map_err(|error| IndexError::new(error.to_string()))?;
+            let held = match &space {
+                Some(space) => space.epoch(&epoch.epoch().id).map_err(|error| IndexError::new(error.to_string()))?,
+                None => None,
+            };
+            // What the index passed over may come to hold again.
+            let Some(space) = space.filter(|_| held.is_some()) else { return Ok(vec![true; commit.blobs.len()]) };
+            for (version, key, value) in epoch.writes() {
+                let inline = value.filter(|value| value.size <= INLINE_BYTES_MAX);
+                let (Some(value), Some(token)) = (inline, epoch.token(version.event())) else { continue };
+                let need = self.need(&space.fate(key, &token.identity(), &version)?)?;
+                needs.entry(value.blob).and_modify(|known| *known = known.and(need)).or_insert(need);
+            }
+        }
+        Ok(commit.blobs.iter().map(|blob| look.count(u64::from(blob.at.length), needs.get(&blob.hash))).collect())
+    }
+
+    fn need(&self, fate: &Fate) -> Result<Need, IndexError> {
+        Ok(match fate {
+            Fate::Wins => Need::Needed,
+            Fate::Unknown => Need::Free,
+            Fate::Lost { at, winner } => {
+                let due = at.plus(self.retention_ms);
+                if due > clock::now() {
+                    Need::Until(due)
+                } else if winner.as_ref().is_none_or(|winner| self.is_here(winner)) {
+                    Need::Free
+                } else {
+                    Need::Needed
+                }
+            }
+        })
+    }
+
+    /// Whether the bytes of a winning value are here; a tombstone has none.
+    fn is_here(&self, winner: &Stored) -> bool {
+        match (winner.file(), winner.at) {
+            (Some(file), _) => self.storage.blobs.exists(&file),
+            (None, Some(at)) => self.storage.log.reader().holds(at).unwrap_or(false),
+            (None, None) => winner.operation.effect.value().is_none(),
+        }
+    }
+}
+
+impl Need {
+    /// Two operations have the same bytes.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Needed, _) | (_, Self::Needed) => Self::Needed,
+            (Self::Until(a), Self::Until(b)) => Self::Until(a.max(b)),
+            (Self::Until(until), Self::Free) | (Self::Free, Self::Until(until)) => Self::Until(until),
+            (Self::Free, Self::Free) => Self::Free,
+        }
+    }
+}
+
+impl Look {
+    /// Counts a value; says whether it stays. One that no event names stays.
+    fn count(&mut self, bytes: u64, need: Option<&Need>) -> bool {
+        self.all_bytes += bytes;
+        match need {
+            Some(Need::Free) => {
+                self.freed_bytes += bytes;
+                return false;
+            }
+            Some(Need::Until(due)) => *self.later.entry(*due).or_default() += bytes,
+            Some(Need::Needed) | None => {}
+        }
+        self.kept_bytes += bytes;
+        true
+    }
+
+    /// Whether writing the segment anew is worth its while.
+    fn is_worth(&self, freed_bytes: u64) -> bool {
+        let kept_bytes = self.kept_bytes + self.freed_bytes - freed_bytes;
+        freed_bytes > kept_bytes / FREED_PART_MIN && freed_bytes > self.all_bytes / SEGMENT_PART_MIN
+    }
+
+    /// When that will be so by what is known now, or when something new may be due.
+    fn next(&self, now: Millis, retention_ms: i64, interval_ms: i64) -> Millis {
+        let mut freed_bytes = if self.is_worth(self.freed_bytes) { 0 } else { self.freed_bytes };
+        let mut known = self.later.iter().filter_map(|(due, bytes)| {
+            freed_bytes += bytes;
+            self.is_worth(freed_bytes).then_some(*due)
+        });
+        let soonest = now.plus(interval_ms.max(1));
+        let something_new = now.plus(retention_ms.max(interval_ms).max(1));
+        known.next().map_or(something_new, |due| due.min(something_new)).max(soonest)
+    }
+}
