@@ -21,7 +21,7 @@ use super::{
 use crate::{log::Position, records::Batch};
 
 /// Records of one batch before another is begun.
-const BATCH_RECORDS: usize = 150;
+const BATCH_RECORDS: usize = if cfg!(test) { 8 } else { 150 };
 
 /// What one commit brought.
 #[derive(Debug, Clone, Copy)]
@@ -101,19 +101,19 @@ impl<'a> Work<'a> {
         if self.summary.epochs == 0 {
             self.put(keys::space(&self.space.id), format::encode(&names.0));
         }
-        let mut at = None;
         for change in durable.changes {
             match change {
                 Change::Epoch(new) => {
-                    at = durable.epochs.get(&new.id).copied();
+                    let at = durable.epochs.get(&new.id).copied();
                     let at = at.ok_or_else(|| IndexError::new("a commit changes an epoch that is not in it"))?;
                     self.epoch(new, at)?;
                 }
                 Change::Delegation { address, place, event } => {
-                    let at = at.ok_or_else(|| IndexError::new("a delegation came before its epoch"))?;
-                    let record = DelegationRecord { at: format::position_record(at), event: *event };
-                    self.put(names.delegation(address, *place), format::encode(event));
-                    self.put(keys::delegation(address), format::encode(&record));
+                    let before = || IndexError::new("a delegation came before its epoch");
+                    let (epoch, at) = self.epochs.last_mut().ok_or_else(before)?;
+                    let record = DelegationRecord { at: format::position_record(*at), event: *event };
+                    epoch.insert(names.delegation(address, *place), Some(format::encode(event)));
+                    epoch.insert(keys::delegation(address), Some(format::encode(&record)));
                 }
                 Change::Operation(operation) => {
                     for root in operation.standing.roots() {
