@@ -82,8 +82,10 @@ fn the_batches_of_one_commit_are_shown_in_their_order() {
 fn small_commits_share_batches_of_the_right_size() {
     let watched = Watched::new();
     let records = Records::over(Arc::clone(&watched) as Arc<dyn Store>).expect("started");
-    for i in 0..300 {
-        commit(&records, &i.to_string(), vec![many(&format!("{i:03} "), 3)]);
+    let slots: Vec<_> = (0..300_usize).map(|i| (i, records.begin(i.to_string().into()))).collect();
+    for (i, slot) in slots.into_iter().rev() {
+        let room = records.room_blocking(3).expect("room");
+        slot.fill(room, vec![many(&format!("{i:03} "), 3)]).expect("filled");
     }
     records.settle().expect("settled");
     let applied = watched.applied.lock().expect("no panic");

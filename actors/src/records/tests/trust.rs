@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use super::*;
@@ -12,6 +12,8 @@ use crate::disk::DiskFile;
 #[derive(Debug)]
 pub(super) struct TestDisk {
     pub(super) free: AtomicU64,
+    /// Whether names can be changed.
+    broken: AtomicBool,
     events: Arc<Mutex<Vec<String>>>,
 }
 
@@ -19,7 +21,7 @@ struct TestFile(Arc<dyn DiskFile>, String, Arc<Mutex<Vec<String>>>);
 
 impl Default for TestDisk {
     fn default() -> Self {
-        Self { free: AtomicU64::new(1 << 40), events: Arc::default() }
+        Self { free: AtomicU64::new(1 << 40), broken: AtomicBool::new(false), events: Arc::default() }
     }
 }
 
@@ -47,6 +49,9 @@ impl Disk for TestDisk {
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.note("rename", to);
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the disk is broken"));
+        }
         OsDisk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -166,6 +171,36 @@ fn closed_with_other_records_than_it_has_is_not_believed() {
     fs::write(dir.path().join("state"), line).expect("written");
     let fresh = Records::open(dir.path(), &options(Some("b1"))).expect("opened").fresh;
     assert!(matches!(fresh, Some(Reason::Damaged(_))), "{fresh:?}");
+}
+
+#[test]
+fn an_index_that_was_closed_and_opened_again_is_open() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    leave(dir.path(), Some("b1"), true);
+    assert!(state(dir.path()).starts_with("kvspace index 1 closed "));
+    drop(Records::open(dir.path(), &options(Some("b2"))).expect("opened"));
+    assert_eq!(state(dir.path()), "kvspace index 1 open b2\n");
+    assert_eq!(Records::open(dir.path(), &options(Some("b3"))).expect("opened").fresh, Some(Reason::OtherBoot));
+}
+
+#[test]
+fn a_state_that_cannot_be_written_leaves_the_store_alone() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    leave(dir.path(), Some("b1"), true);
+    let files = || {
+        let db = dir.path().join("db");
+        let names = OsDisk.list(&db).expect("readable").into_iter().filter(|name| name != "blobs");
+        names
+            .map(|name| fs::metadata(db.join(name)).and_then(|file| file.modified()).expect("there"))
+            .collect::<Vec<_>>()
+    };
+    let before = files();
+    let disk = Arc::new(TestDisk::default());
+    disk.broken.store(true, Ordering::SeqCst);
+    let options = RecordsOptions { disk, ..options(Some("b1")) };
+    Records::open(dir.path(), &options).expect_err("not even a new index can be begun");
+    assert_eq!(files(), before, "opening a store writes to it: it must not happen while the state says closed");
+    assert!(state(dir.path()).starts_with("kvspace index 1 closed "));
 }
 
 #[test]
