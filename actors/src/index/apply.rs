@@ -217,9 +217,10 @@ impl<'a> Work<'a> {
         }
         let size = |stored: &Option<Stored>| stored.as_ref()?.operation.effect.value().map(|value| value.size);
         let (old, new) = (size(&before.winner), size(&entry.winner));
+        // Taking these may end the batch before them, whose counts are without these.
+        self.take(records);
         self.summary.keys = self.summary.keys + u64::from(new.is_some()) - u64::from(old.is_some());
         self.summary.live_bytes = self.summary.live_bytes + new.unwrap_or_default() - old.unwrap_or_default();
-        self.take(records);
         Ok(())
     }
 
