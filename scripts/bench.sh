@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Prints the node's figures beside the limits of this machine, from one run. KVSPACE_BENCH_QUICK=1 for a short one.
+# `scripts/bench.sh store` prints what a large store costs; KVSPACE_BENCH_ONLY names one part of it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-exec cargo bench --locked -p kvspace --bench load
+exec cargo bench --locked -p kvspace --bench "${1:-load}"

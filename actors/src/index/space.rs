@@ -34,7 +34,7 @@ pub(crate) enum Fate {
         /// Since when.
         at: Millis,
         /// Who wins; none when all are void.
-        winner: Option<Stored>,
+        winner: Option<Box<Stored>>,
     },
     /// The index does not know it: it is dead.
     Unknown,
@@ -89,7 +89,7 @@ impl SpaceIndex {
             return Ok(Fate::Wins);
         }
         let lost = self.lost(key, identity, version)?;
-        Ok(lost.map_or(Fate::Unknown, |stored| Fate::Lost { at: stored.lost_at, winner }))
+        Ok(lost.map_or(Fate::Unknown, |stored| Fate::Lost { at: stored.lost_at, winner: winner.map(Box::new) }))
     }
 
     /// A token's operation of this version that does not win the key.

@@ -111,7 +111,7 @@ impl Host {
         self.blobs.extend(positions.keys().map(|id| (*id, blobs.clone())));
         let durable = Durable { changes: &commit.changes, blobs: &blobs, epochs: &positions };
         let batches = self.index.batches(&durable).expect("the index reads");
-        let is_cut_off = batches.len() > 1 && rng.random_bool(0.5);
+        let is_cut_off = batches.len() > 1 && rng.random_bool(0.3);
         if is_cut_off {
             let first = rng.random_range(0..batches.len());
             self.fill(batches.into_iter().take(first).collect());
@@ -127,7 +127,9 @@ impl Host {
             self.fill(batches);
         }
         commit.changes.iter().for_each(|change| self.twin.absorb(change));
-        self.compare();
+        if is_cut_off {
+            self.compare();
+        }
         is_cut_off
     }
 
@@ -266,7 +268,7 @@ fn run(seed: u64) {
         host.settle(rng);
     }
     let mut revoked = BTreeSet::new();
-    for step in 0..60_u64 {
+    for step in 0..50_u64 {
         let at = rng.random_range(0..2);
         let host = &mut hosts[at];
         host.now = host.now.plus(rng.random_range(0..2_000));
@@ -297,12 +299,14 @@ fn run(seed: u64) {
             }
         }
         host.settle(rng);
+        host.compare();
         if rng.random_bool(0.1) && step > 20 {
             let (_, delegation) = &sessions[rng.random_range(0..sessions.len())];
             if revoked.insert(delegation.address()) {
                 let after: Vec<_> = if rng.random_bool(0.5) { host.core.dag().frontier().collect() } else { vec![] };
                 host.token(revocation(&owner.key, &owner.space, delegation, &after));
                 host.settle(rng);
+                host.compare();
             }
         }
         if rng.random_bool(0.2) {
@@ -311,6 +315,7 @@ fn run(seed: u64) {
             other.now = other.now.max(Millis(START_MS + 500_000));
             other.receive(epochs);
             other.settle(rng);
+            other.compare();
         }
         if rng.random_bool(0.1) {
             hosts[at].reopen();
@@ -323,7 +328,7 @@ fn run(seed: u64) {
 
 #[test]
 fn the_index_says_what_its_twin_says_whatever_happens() {
-    for seed in 0..24 {
+    for seed in 0..8 {
         run(seed);
     }
 }

@@ -109,7 +109,7 @@ impl Node {
         let segments = inner.storage.log.segments();
         let storage = StorageStatus {
             segments: segments.len(),
-            log_bytes: segments.iter().map(|segment| u64::from(segment.file_bytes)).sum(),
+            log_bytes: segments.iter().map(|segment| segment.file_bytes).sum(),
             free_bytes: inner.room.free_bytes(),
             is_short: inner.room.is_short(),
             index_failure: inner.storage.index.records().failure().map(|error| error.to_string()),
