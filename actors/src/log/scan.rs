@@ -108,7 +108,7 @@ impl<'a> Scan<'a> {
                     let Some(was_whole) = was_whole else {
                         return Ok(ControlFlow::Continue(scanned));
                     };
-                    let behind = self.next_commit(at + ALIGN)?;
+                    let behind = self.next_commit(at.saturating_add(ALIGN))?;
                     scanned.end = behind.unwrap_or(was_whole);
                     scanned.is_damaged = true;
                     let length = scanned.end - at;
@@ -225,7 +225,7 @@ impl<'a> Scan<'a> {
         let window_end = self.window_start as usize + self.window.len();
         if offset < self.window_start || end as usize > window_end {
             let size = self.window_bytes.max(length as usize).min((self.limit - offset) as usize);
-            self.window.resize(size, 0);
+            self.window = vec![0; size];
             let read = self.file.read_at(&mut self.window, u64::from(offset))?;
             self.window.truncate(read);
             self.window_start = offset;
