@@ -201,7 +201,7 @@ impl<'a> Scan<'a> {
         let mut budget = SEARCH_BYTES_MAX;
         let mut offset = start;
         while offset < self.limit {
-            if let Some(head) = self.head(offset)?.filter(|head| may(*head, offset)) {
+            if let Some(head) = self.head(offset)?.filter(|head| self.fits(offset, *head) && may(*head, offset)) {
                 if let Some(found) = is(self, offset)? {
                     return Ok(Some((offset, found)));
                 }
@@ -214,6 +214,11 @@ impl<'a> Scan<'a> {
             offset = offset.saturating_add(ALIGN);
         }
         Ok(None)
+    }
+
+    /// Whether a record of this head ends before the limit.
+    fn fits(&self, offset: u32, head: Head) -> bool {
+        head.record_bytes().and_then(|size| offset.checked_add(size)).is_some_and(|end| end <= self.limit)
     }
 
     /// `length` bytes from `offset`, moving the window if needed; `None` if they go beyond the end.

@@ -111,7 +111,8 @@ fn positions_stay_through_any_number_of_compactions() {
                 let compacted = compact_some(&log, info.segment, &mut known, &mut draw);
                 let content = disk.content(&segment(info.segment)).len() as u64;
                 assert_eq!((compacted.bytes_before, compacted.bytes_after), (before, content));
-                assert!(content <= before);
+                // The table may take more than a small value did; never more than itself and its page.
+                assert!(content <= before || (compacted.blobs_dropped > 0 && content < before + 4200), "seed {seed}");
             }
             assert_known(&log.reader(), &known);
             let infos = log.segments();
