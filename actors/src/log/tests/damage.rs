@@ -153,9 +153,9 @@ fn a_commit_that_lost_its_beginning_is_no_smaller_commit() {
 fn what_only_looks_like_a_huge_record_ends_no_search() {
     let (disk, ends) = written(4);
     let mut content = disk.content(&segment(1));
-    // A head that begins a commit, of a gigabyte, written when the log was durable up to here.
+    // A head that begins a commit, of a gigabyte, that would witness what is broken.
     let mut head = [0, 0, 0, 0x40, 1, 2, 0, 0, 0, 0, 0, 0];
-    head[8..].copy_from_slice(&ends[2].to_le_bytes());
+    head[8..].copy_from_slice(&(ends[1] + 8).to_le_bytes());
     content[ends[1] as usize..ends[2] as usize].fill(0);
     let at = ends[1] as usize + 16;
     content[at..at + 12].copy_from_slice(&head);
