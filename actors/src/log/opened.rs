@@ -167,7 +167,8 @@ impl Opened {
 
     fn find_slowly(&self, birth: u32, from: u32, ending: Ending) -> io::Result<Lookup> {
         let mut scan = self.scan(ending, WINDOW_BYTES);
-        let mut is_broken = false;
+        // Where nothing says how far the records went, nobody can say that one is missing on purpose.
+        let mut is_broken = self.broken_header.is_some();
         let mut wanted = None;
         let went = scan.pieces(from, ending, |piece| {
             let Piece::Commit(found) = piece else {

@@ -60,7 +60,7 @@ pub(super) enum Kind {
 impl Position {
     /// Of the record that was born at this offset.
     pub(super) fn of(segment: u32, birth: u32, length: u32) -> Self {
-        Self { segment, offset: birth + HEAD_BYTES, length }
+        Self { segment, offset: birth.saturating_add(HEAD_BYTES), length }
     }
 
     /// Where the record began when it was first written; `None` where no record begins.

@@ -108,7 +108,7 @@ impl<'a> Scan<'a> {
                     let Some(was_whole) = was_whole else {
                         return Ok(ControlFlow::Continue(scanned));
                     };
-                    let behind = self.next_commit(at + ALIGN)?;
+                    let behind = self.next_commit(at.saturating_add(ALIGN))?;
                     scanned.end = behind.unwrap_or(was_whole);
                     scanned.is_damaged = true;
                     let length = scanned.end - at;
@@ -201,7 +201,7 @@ impl<'a> Scan<'a> {
         let mut budget = SEARCH_BYTES_MAX;
         let mut offset = start;
         while offset < self.limit {
-            if let Some(head) = self.head(offset)?.filter(|head| may(*head, offset)) {
+            if let Some(head) = self.head(offset)?.filter(|head| self.fits(offset, *head) && may(*head, offset)) {
                 if let Some(found) = is(self, offset)? {
                     return Ok(Some((offset, found)));
                 }
@@ -216,6 +216,11 @@ impl<'a> Scan<'a> {
         Ok(None)
     }
 
+    /// Whether a record of this head ends before the limit.
+    fn fits(&self, offset: u32, head: Head) -> bool {
+        head.record_bytes().and_then(|size| offset.checked_add(size)).is_some_and(|end| end <= self.limit)
+    }
+
     /// `length` bytes from `offset`, moving the window if needed; `None` if they go beyond the end.
     fn bytes(&mut self, offset: u32, length: u32) -> io::Result<Option<&[u8]>> {
         let wanted = offset.checked_add(length).filter(|end| *end <= self.limit);
@@ -225,7 +230,7 @@ impl<'a> Scan<'a> {
         let window_end = self.window_start as usize + self.window.len();
         if offset < self.window_start || end as usize > window_end {
             let size = self.window_bytes.max(length as usize).min((self.limit - offset) as usize);
-            self.window.resize(size, 0);
+            self.window = vec![0; size];
             let read = self.file.read_at(&mut self.window, u64::from(offset))?;
             self.window.truncate(read);
             self.window_start = offset;

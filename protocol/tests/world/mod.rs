@@ -323,7 +323,7 @@ impl Host {
             assert!(replay.passed_over.is_empty(), "our own log");
             replay.changes.iter().for_each(|change| self.view.absorb(change));
         }
-        let reopened = self.from_index(incarnation);
+        let reopened = self.reopened(incarnation);
         let replayed = std::mem::replace(&mut self.core, reopened);
         assert_eq!(replayed.dag().heads(), self.core.dag().heads());
         assert_eq!(replayed.dag().forks(), self.core.dag().forks());
@@ -336,7 +336,7 @@ impl Host {
     }
 
     /// The core as it is opened without the log's operations, from what the index has kept.
-    fn from_index(&self, incarnation: Incarnation) -> Space {
+    fn reopened(&self, incarnation: Incarnation) -> Space {
         let checked =
             |signed: &SignedEpoch| CheckedEpoch::trusted(signed.clone(), self.host_key()).expect("our own log");
         let mut held = Held { branches: self.view.branches().to_vec(), ..Held::default() };

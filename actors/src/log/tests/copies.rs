@@ -121,6 +121,26 @@ fn a_copy_ends_where_a_failed_segment_was_sealed() {
 }
 
 #[test]
+fn damage_is_copied_as_it_is() {
+    let disk = FakeDisk::default();
+    let (log, _) = open(&disk);
+    let places: Vec<_> = (1..=20).map(|n| commit_now(&log, sized(n, 1500)).expect("committed").blobs[0]).collect();
+    log.compact(1, |_| vec![false]).expect("compacted");
+    log.close();
+    // In a compacted segment, a sealed one, and the last.
+    for hit in [places[0], places[9], places[18]] {
+        let mut content = disk.content(&segment(hit.segment));
+        content[5000.min(hit.offset as usize)] ^= 1;
+        disk.put(&segment(hit.segment), &content);
+    }
+    let there = copied(&disk);
+    let (_, commits, damage) = replay(&disk.killed());
+    let (_, commits_there, damage_there) = replay(&there);
+    assert_eq!((commits_there, damage_there.len()), (commits, 3));
+    assert_eq!(damage_there, damage);
+}
+
+#[test]
 fn verifying_tells_values_that_are_not_what_their_hash_says() {
     let disk = FakeDisk::default();
     let (log, _) = open(&disk);

@@ -150,6 +150,21 @@ fn a_commit_that_lost_its_beginning_is_no_smaller_commit() {
 }
 
 #[test]
+fn what_only_looks_like_a_huge_record_ends_no_search() {
+    let (disk, ends) = written(4);
+    let mut content = disk.content(&segment(1));
+    // A head that begins a commit, of a gigabyte, that would witness what is broken.
+    let mut head = [0, 0, 0, 0x40, 1, 2, 0, 0, 0, 0, 0, 0];
+    head[8..].copy_from_slice(&(ends[1] + 8).to_le_bytes());
+    content[ends[1] as usize..ends[2] as usize].fill(0);
+    let at = ends[1] as usize + 16;
+    content[at..at + 12].copy_from_slice(&head);
+    let (_, commits, damage) = replay(&with_segment(&content));
+    assert_eq!(numbers(&commits), [1, 3, 4]);
+    assert_eq!((damage[0].offset, damage[0].length, damage.len()), (ends[1], ends[2] - ends[1], 1));
+}
+
+#[test]
 fn another_format_is_refused() {
     let (disk, _) = written(2);
     let mut block = disk.content(&segment(1))[..BLOCK_BYTES as usize].to_vec();

@@ -122,6 +122,14 @@ fn every_answered_commit_survives_power_cuts_kills_and_broken_syncs() {
                     1 => disk.fail_next(Fault::Write(".seg")),
                     2 => disk.fail_next(Fault::SyncDir),
                     3 => disk.fail_next(Fault::Rename(".seg")),
+                    4 => disk.fail_next([Fault::Write(".seg.new"), Fault::Sync(".seg.new")][draw.below(2) as usize]),
+                    5 | 6 => {
+                        let newest = log.segments().last().map_or(0, |info| info.segment);
+                        let compacted = log.compact(1 + draw.below(u64::from(newest) + 1) as u32, |_| Vec::new());
+                        let fails =
+                            matches!(compacted, Ok(_) | Err(CompactError::Io { .. } | CompactError::NotSealed(_)));
+                        assert!(fails, "seed {seed}: {compacted:?}");
+                    }
                     _ => {}
                 }
                 let round: Vec<u32> = (0..1 + draw.below(4)).map(|i| n + 1 + i as u32).collect();

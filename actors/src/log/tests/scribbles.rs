@@ -79,7 +79,7 @@ fn scribble(content: &mut [u8], limit: u32, draw: &mut Draw) -> Vec<u32> {
 fn nothing_is_lost_but_what_was_hit_and_nothing_wrong_is_delivered() {
     let original = original();
     let last = original.commits.last().map_or(0, |lying| lying.commit.end.segment);
-    for seed in 0..400 {
+    for seed in (0..200).chain([1708, 3022, 3374]) {
         let mut draw = Draw(seed);
         let disk = original.disk.killed();
         // Behind the records of a segment that was never compacted, nothing counts.
@@ -127,9 +127,12 @@ fn nothing_is_lost_but_what_was_hit_and_nothing_wrong_is_delivered() {
                 here.any(|damage| (damage.offset..damage.offset + damage.length).contains(&at))
             };
             let untold = hits.iter().find(|at| !(told(**at) || *segment == last && **at >= torn));
-            // Without the next header nobody knows where a segment ended; what is broken at its end may be torn.
+            // Without the header that says it nobody knows where a segment ended; what is broken there may be torn.
             let is_end_known = hit.get(&(segment + 1)).is_none_or(|hits| hits.iter().all(|at| *at >= BLOCK_BYTES));
-            assert!(untold.is_none() || !is_end_known || hits[0] < BLOCK_BYTES, "seed {seed}: {untold:?} of {hit:?}");
+            assert!(
+                untold.is_none() || !is_end_known || hits.iter().any(|at| *at < BLOCK_BYTES),
+                "seed {seed}: {untold:?} of {hit:?}"
+            );
             assert!(hits.is_empty() || !damage.is_empty() || *segment == last, "seed {seed}");
         }
 
