@@ -270,7 +270,7 @@ impl Log {
     ///
     /// Blocks its own thread, one compaction at a time, and holds up neither writer nor readers; who is reading goes on
     /// reading the former file. It needs room for the new file beside the old one and takes it from what new segments
-    /// would leave free. A segment that would lose nothing and not become smaller is left as it is.
+    /// would leave free. `is_worth` is told beforehand what it would come to, and may leave the segment as it is.
     ///
     /// # Errors
     /// [`CompactError`] says why the segment is as it was.
@@ -278,9 +278,10 @@ impl Log {
         &self,
         segment: u32,
         mut keep: impl FnMut(&ReplayedCommit) -> Vec<bool>,
+        is_worth: impl FnOnce(&Compacted) -> bool,
     ) -> Result<Compacted, CompactError> {
         let _alone = self.shared.compacting.lock().unwrap_or_else(PoisonError::into_inner);
-        compact::compact(&self.shared.reader.segments, segment, &mut keep)
+        compact::compact(&self.shared.reader.segments, segment, &mut keep, is_worth)
     }
 
     /// Queues a commit without waiting.

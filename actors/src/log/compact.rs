@@ -37,6 +37,7 @@ pub(super) fn compact(
     segments: &Segments,
     segment: u32,
     keep: &mut dyn FnMut(&ReplayedCommit) -> Vec<bool>,
+    is_worth: impl FnOnce(&Compacted) -> bool,
 ) -> Result<Compacted, CompactError> {
     let (opened, end) = sealed(segments, segment)?;
     let plan = plan(segments, &opened, end, keep)?;
@@ -44,7 +45,9 @@ pub(super) fn compact(
     let tail = plan.table.encode(segment, header.generation, header.end);
     let bytes_before = u64::from(opened.size_bytes);
     let bytes_after = u64::from(plan.end) + tail.len() as u64;
-    if plan.blobs_dropped == 0 && bytes_after >= bytes_before {
+    let Plan { blobs_dropped, bytes_dropped, .. } = plan;
+    let compacted = Compacted { bytes_before, bytes_after, blobs_dropped, bytes_dropped };
+    if (plan.blobs_dropped == 0 && bytes_after >= bytes_before) || !is_worth(&compacted) {
         return Ok(Compacted { bytes_before, bytes_after: bytes_before, ..Compacted::default() });
     }
     let (disk, dir) = (segments.disk.as_ref(), segments.dir.as_path());
@@ -55,8 +58,7 @@ pub(super) fn compact(
     disk.sync_dir(dir).map_err(CompactError::io(dir))?;
     let opened = Opened::of(header, file, None).map_err(CompactError::io(dir))?;
     segments.insert(Arc::new(opened));
-    let Plan { blobs_dropped, bytes_dropped, .. } = plan;
-    Ok(Compacted { bytes_before, bytes_after, blobs_dropped, bytes_dropped })
+    Ok(compacted)
 }
 
 /// The segment and where its records end, if that is settled.

@@ -4,7 +4,7 @@
 //! here: the winner may turn void, and then the one before it counts again. What loses from now on is not due before that
 //! time has passed, so one look at a segment tells when the next one is worth its while, and no books are kept.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use kvspace_protocol::{
     id::{BlobHash, Millis},
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::{
     clock,
     index::{Fate, IndexError, Stored, signed},
-    log::ReplayedCommit,
+    log::{Compacted, ReplayedCommit},
     space::Storage,
 };
 
@@ -136,33 +136,36 @@ impl Collector {
         Ok(())
     }
 
-    /// The first segment that is due. The index must show all of it.
+    /// The segment that has been due for longest. The index must show all of it.
     fn next_segment(&self, due: &BTreeMap<u32, Millis>) -> Option<u32> {
         let covered = self.storage.index.covered().ok().flatten()?;
         let now = clock::now();
         let sealed = self.storage.log.segments().into_iter().filter(|info| info.is_sealed);
-        let mut segments = sealed.map(|info| info.segment).filter(|segment| *segment < covered.segment);
-        segments.find(|segment| due.get(segment).is_none_or(|due| *due <= now))
+        let segments = sealed.map(|info| info.segment).filter(|segment| *segment < covered.segment);
+        let due = segments.map(|segment| (due.get(&segment).copied().unwrap_or(Millis(0)), segment));
+        due.min().filter(|(due, _)| *due <= now).map(|(_, segment)| segment)
     }
 
     /// Frees what may be freed in a segment; says when to look again.
     fn segment(&self, segment: u32) -> Result<Millis, Box<dyn std::error::Error + Send + Sync>> {
         let now = clock::now();
-        let mut look = Look::default();
+        let look = RefCell::new(Look::default());
         let mut failure = None;
-        let keep = |commit: &ReplayedCommit| match self.keep(commit, &mut look) {
+        let keep = |commit: &ReplayedCommit| match self.keep(commit, &mut look.borrow_mut()) {
             Ok(keep) => keep,
             Err(error) => {
                 failure = Some(error);
                 vec![true; commit.blobs.len()]
             }
         };
-        let worth = self.storage.log.compact(segment, keep)?;
+        let is_worth = |_: &Compacted| look.borrow_mut().decide();
+        let done = self.storage.log.compact(segment, keep, is_worth)?;
         if let Some(error) = failure {
             return Err(error.into());
         }
-        tracing::debug!(segment, ?worth, "looked for what may be freed");
-        Ok(look.next(now, self.retention_ms, i64::try_from(self.interval.as_millis()).unwrap_or(i64::MAX)))
+        let (before, after) = (done.bytes_before, done.bytes_after);
+        tracing::debug!(segment, before, after, "looked for what may be freed");
+        Ok(look.into_inner().next(now, self.retention_ms, i64::try_from(self.interval.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// Which values of a commit are needed.
@@ -244,21 +247,36 @@ impl Look {
         true
     }
 
-    /// Whether writing the segment anew is worth its while.
+    /// Whether the segment is to be written anew now.
+    fn decide(&mut self) -> bool {
+        let is_worth = self.is_worth(self.freed_bytes);
+        if !is_worth {
+            // They stay for now, and are due at once.
+            *self.later.entry(Millis(0)).or_default() += self.freed_bytes;
+            self.kept_bytes += std::mem::take(&mut self.freed_bytes);
+        }
+        is_worth
+    }
+
+    /// Whether freeing so many bytes of those that stay would be worth writing the segment anew.
     fn is_worth(&self, freed_bytes: u64) -> bool {
-        let kept_bytes = self.kept_bytes + self.freed_bytes - freed_bytes;
+        let kept_bytes = (self.kept_bytes + self.freed_bytes).saturating_sub(freed_bytes);
         freed_bytes > kept_bytes / FREED_PART_MIN && freed_bytes > self.all_bytes / SEGMENT_PART_MIN
     }
 
-    /// When that will be so by what is known now, or when something new may be due.
+    /// When to look again: when enough of what is known will be free, or when something new may be.
     fn next(&self, now: Millis, retention_ms: i64, interval_ms: i64) -> Millis {
-        let mut freed_bytes = if self.is_worth(self.freed_bytes) { 0 } else { self.freed_bytes };
-        let mut known = self.later.iter().filter_map(|(due, bytes)| {
-            freed_bytes += bytes;
-            self.is_worth(freed_bytes).then_some(*due)
+        if self.kept_bytes == 0 {
+            // Epochs stay for ever.
+            return Millis(i64::MAX);
+        }
+        let mut freed_bytes = 0;
+        let enough = self.later.iter().find(|(_, bytes)| {
+            freed_bytes += **bytes;
+            self.is_worth(freed_bytes)
         });
         let soonest = now.plus(interval_ms.max(1));
         let something_new = now.plus(retention_ms.max(interval_ms).max(1));
-        known.next().map_or(something_new, |due| due.min(something_new)).max(soonest)
+        enough.map_or(something_new, |(due, _)| something_new.min(*due)).max(soonest)
     }
 }

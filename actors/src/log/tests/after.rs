@@ -82,10 +82,11 @@ fn compaction_changes_nothing_about_what_comes_after() {
     commit_now(&log, sized(44, 9000)).expect("committed");
     let newest = commit_now(&log, sized(45, 9000)).expect("committed").epochs[0].segment;
     for segment in 1..newest {
-        log.compact(segment, |commit| vec![commit.end.offset % 3 == 0; commit.blobs.len()]).expect("compacted");
+        log.compact(segment, |commit| vec![commit.end.offset % 3 == 0; commit.blobs.len()], |_| true)
+            .expect("compacted");
     }
     for segment in 1..newest {
-        log.compact(segment, |commit| vec![false; commit.blobs.len()]).expect("compacted");
+        log.compact(segment, |commit| vec![false; commit.blobs.len()], |_| true).expect("compacted");
     }
     log.close();
     for (known, end) in ends.iter().enumerate() {

@@ -75,20 +75,24 @@ fn assert_known(reader: &LogReader, known: &[Known]) {
 fn compact_some(log: &Log, segment: u32, known: &mut [Known], draw: &mut Draw) -> Compacted {
     let mut here = known.iter_mut().filter(|commit| commit.segment() == segment && commit.left().is_some());
     let (mut blobs, mut bytes) = (0, 0);
-    let compacted = log.compact(segment, |commit| {
-        let known = here.next().expect("no commit twice");
-        assert_eq!(known.left().as_ref(), Some(commit));
-        let mut keep = Vec::new();
-        for blob in known.blobs.iter_mut().filter(|blob| blob.3) {
-            blob.3 = draw.below(3) > 0;
-            keep.push(blob.3);
-            if !blob.3 {
-                blobs += 1;
-                bytes += u64::from(record::record_bytes(blob.1.length as usize).expect("small"));
+    let compacted = log.compact(
+        segment,
+        |commit| {
+            let known = here.next().expect("no commit twice");
+            assert_eq!(known.left().as_ref(), Some(commit));
+            let mut keep = Vec::new();
+            for blob in known.blobs.iter_mut().filter(|blob| blob.3) {
+                blob.3 = draw.below(3) > 0;
+                keep.push(blob.3);
+                if !blob.3 {
+                    blobs += 1;
+                    bytes += u64::from(record::record_bytes(blob.1.length as usize).expect("small"));
+                }
             }
-        }
-        keep
-    });
+            keep
+        },
+        |_| true,
+    );
     assert!(here.next().is_none(), "every commit is asked about");
     let compacted = compacted.expect("compacted");
     assert_eq!((compacted.blobs_dropped, compacted.bytes_dropped), (blobs, bytes));
@@ -138,7 +142,7 @@ fn a_segment_of_which_nothing_is_kept_goes_on_as_an_empty_one() {
     let blobs_of = |n| Commit { epochs: Vec::new(), ..sized(n, 3000) };
     let places: Vec<_> = (1..=10).map(|n| commit_now(&log, blobs_of(n)).expect("committed").blobs[0]).collect();
     for _ in 0..2 {
-        log.compact(1, |_| vec![false]).expect("compacted");
+        log.compact(1, |_| vec![false], |_| true).expect("compacted");
         for at in &places {
             let freed = matches!(log.read_blob(*at), Err(ReadError::Freed(_)));
             assert_eq!(freed, at.segment == 1);
@@ -157,7 +161,8 @@ fn what_was_never_a_position_is_damaged_and_not_freed() {
     let (log, _) = open(&disk);
     let first = commit_now(&log, sized(1, 3000)).expect("committed").blobs[0];
     (2..=9).for_each(|n| drop(commit_now(&log, sized(n, 3000)).expect("committed")));
-    log.compact(1, |commit| vec![commit.end.offset % 16 == 4 || commit.blobs[0].at == first]).expect("compacted");
+    log.compact(1, |commit| vec![commit.end.offset % 16 == 4 || commit.blobs[0].at == first], |_| true)
+        .expect("compacted");
     for wrong in [
         Position { length: first.length - 8, ..first },
         Position { offset: first.offset + 8, ..first },
@@ -179,12 +184,16 @@ fn commits_reads_and_older_readers_go_on_meanwhile() {
     let places: Vec<_> = (1..=20).map(|n| commit_now(&log, sized(n, 2000)).expect("committed").blobs[0]).collect();
     let former = log.reader().segments.get(1).expect("readable").expect("there");
     let mut n = 20;
-    log.compact(1, |_| {
-        n += 1;
-        commit_now(&log, sized(n, 2000)).expect("committed while a segment is compacted");
-        assert_eq!(log.read_blob(places[0]).expect("still there"), sized(1, 2000).blobs[0].1);
-        vec![false]
-    })
+    log.compact(
+        1,
+        |_| {
+            n += 1;
+            commit_now(&log, sized(n, 2000)).expect("committed while a segment is compacted");
+            assert_eq!(log.read_blob(places[0]).expect("still there"), sized(1, 2000).blobs[0].1);
+            vec![false]
+        },
+        |_| true,
+    )
     .expect("compacted");
     assert!(n > 20);
     assert!(matches!(log.read_blob(places[0]), Err(ReadError::Freed(_))));
@@ -207,7 +216,7 @@ fn a_reader_meets_one_generation_or_the_other() {
             for round in 0..40 {
                 for info in log.segments().iter().filter(|info| info.is_sealed) {
                     let keep = |commit: &ReplayedCommit| vec![round < 30 || commit.end.offset.is_multiple_of(3)];
-                    log.compact(info.segment, keep).expect("compacted");
+                    log.compact(info.segment, keep, |_| true).expect("compacted");
                 }
             }
         });
@@ -252,14 +261,18 @@ fn a_power_cut_at_any_step_leaves_one_generation_whole() {
         let before = kept.clone();
         disk.watch();
         let mut n = 0_u32;
-        log.compact(1, |commit| {
-            n += 1;
-            let keep = !(n + round).is_multiple_of(3);
-            if !keep {
-                kept.retain(|kept| *kept != n);
-            }
-            vec![keep; commit.blobs.len()]
-        })
+        log.compact(
+            1,
+            |commit| {
+                n += 1;
+                let keep = !(n + round).is_multiple_of(3);
+                if !keep {
+                    kept.retain(|kept| *kept != n);
+                }
+                vec![keep; commit.blobs.len()]
+            },
+            |_| true,
+        )
         .expect("compacted");
         assert_ne!(before, kept);
         for (step, moment) in disk.take_moments().into_iter().enumerate() {
@@ -298,7 +311,7 @@ fn whatever_fails_the_old_file_stays_in_use() {
         let (log, places, _) = closed(&disk);
         for again in 0..2 {
             disk.fail_next(fault);
-            let failed = log.compact(1, |_| vec![false]);
+            let failed = log.compact(1, |_| vec![false], |_| true);
             assert!(matches!(failed, Err(CompactError::Io { .. })), "{fault:?}: {failed:?}");
             for (n, at) in (1..).zip(&places) {
                 assert_eq!(log.read_blob(at.blobs[0]).expect("as before"), sized(n, 2000).blobs[0].1, "{fault:?}");
@@ -310,7 +323,7 @@ fn whatever_fails_the_old_file_stays_in_use() {
             assert_eq!(damage, []);
             assert_eq!(numbers_of_some(&commits), (1..=20).collect::<Vec<_>>());
         }
-        log.compact(1, |_| vec![false]).expect("compacted at last");
+        log.compact(1, |_| vec![false], |_| true).expect("compacted at last");
         assert!(matches!(log.read_blob(places[0].blobs[0]), Err(ReadError::Freed(_))));
     }
 }
@@ -332,7 +345,7 @@ fn only_sealed_segments_are_compacted() {
     let disk = FakeDisk::default();
     let (log, _) = open(&disk);
     let refused = |log: &Log, segment| {
-        let refused = log.compact(segment, |_| panic!("not asked"));
+        let refused = log.compact(segment, |_| panic!("not asked"), |_| true);
         assert!(matches!(refused, Err(CompactError::NotSealed(at)) if at == segment), "{refused:?}");
     };
     (0..3).for_each(|segment| refused(&log, segment));
@@ -343,7 +356,7 @@ fn only_sealed_segments_are_compacted() {
     refused(&log, 1); // nothing says durably where it ends
     commit_now(&log, commit(3)).expect("committed");
     refused(&log, 2);
-    let compacted = log.compact(1, |_| Vec::new()).expect("compacted");
+    let compacted = log.compact(1, |_| Vec::new(), |_| true).expect("compacted");
     assert_eq!(compacted.blobs_dropped, 0);
     assert!(compacted.bytes_after < u64::from(BLOCK_BYTES) * 3, "its zeros are gone: {compacted:?}");
     log.close();
@@ -360,7 +373,7 @@ fn a_damaged_segment_is_left_alone() {
         let whole = disk.killed();
         if compacted_before {
             let (log, _) = open(&whole);
-            log.compact(1, |commit| vec![commit.end.offset % 16 == 4]).expect("compacted");
+            log.compact(1, |commit| vec![commit.end.offset % 16 == 4], |_| true).expect("compacted");
             log.close();
         }
         let length = whole.content(&segment(1)).len();
@@ -370,7 +383,7 @@ fn a_damaged_segment_is_left_alone() {
             content[at] ^= 4;
             broken.put(&segment(1), &content);
             let (log, _, _) = replay(&broken);
-            let refused = log.compact(1, |_| vec![false]);
+            let refused = log.compact(1, |_| vec![false], |_| true);
             assert!(matches!(refused, Err(CompactError::Damaged(_))), "byte {at}: {refused:?}");
             log.close();
             assert_eq!(broken.content(&segment(1)), content);
@@ -385,15 +398,19 @@ fn bytes_that_change_between_looking_and_copying_get_no_new_checksum() {
     let (log, places, _) = closed(&disk);
     let mut calls = 0;
     let changed = disk.clone();
-    let refused = log.compact(1, |commit| {
-        calls += 1;
-        if commit.end == places[1].epochs[0] {
-            let file = changed.open(&segment(1)).expect("there");
-            let at = u64::from(places[0].blobs[0].offset) + 99;
-            file.write_at(&[0xaa], at).expect("written");
-        }
-        vec![calls != 3]
-    });
+    let refused = log.compact(
+        1,
+        |commit| {
+            calls += 1;
+            if commit.end == places[1].epochs[0] {
+                let file = changed.open(&segment(1)).expect("there");
+                let at = u64::from(places[0].blobs[0].offset) + 99;
+                file.write_at(&[0xaa], at).expect("written");
+            }
+            vec![calls != 3]
+        },
+        |_| true,
+    );
     assert!(matches!(refused, Err(CompactError::Damaged(Damage { segment: 1, .. }))), "{refused:?}");
 }
 
@@ -402,7 +419,7 @@ fn compaction_needs_room_for_the_new_file_and_takes_the_reserve() {
     let needed = {
         let disk = FakeDisk::default();
         let (log, _, _) = closed(&disk);
-        log.compact(1, |_| vec![false]).expect("compacted").bytes_after
+        log.compact(1, |_| vec![false], |_| true).expect("compacted").bytes_after
     };
     let disk = FakeDisk::default();
     let (log, _) = try_open(LogOptions { reserve_bytes: 1 << 30, ..options(&disk) }).expect("a new log");
@@ -411,14 +428,14 @@ fn compaction_needs_room_for_the_new_file_and_takes_the_reserve() {
     let used = disk.files().values().map(|content| content.len() as u64).sum::<u64>();
     disk.set_capacity(Some(used + needed + 1024 * 1024 - 1));
     disk.take_events();
-    assert!(matches!(log.compact(1, |_| vec![false]), Err(CompactError::DiskFull)));
+    assert!(matches!(log.compact(1, |_| vec![false], |_| true), Err(CompactError::DiskFull)));
     assert_eq!(disk.take_events(), [], "found before anything was written");
     disk.set_capacity(Some(used + needed + 1024 * 1024));
-    log.compact(1, |_| vec![false]).expect("there is just enough");
+    log.compact(1, |_| vec![false], |_| true).expect("there is just enough");
     // A quota is met while writing.
     let used = disk.files().values().map(|content| content.len() as u64).sum::<u64>();
     disk.set_quota(Some(used + 100));
-    let full = log.compact(2, |_| vec![false]);
+    let full = log.compact(2, |_| vec![false], |_| true);
     assert!(matches!(full, Err(CompactError::DiskFull)), "{full:?}");
     assert!(disk.names().iter().all(|name| !name.to_string_lossy().ends_with(".new")));
 }
@@ -440,7 +457,7 @@ fn the_segments_are_told_by_their_headers() {
         assert!(infos.iter().all(|info| info.is_sealed == (info.segment < at.segment)));
         assert!(infos.iter().all(|info| info.generation == 0 && info.file_bytes == u64::from(SEGMENT_BYTES)));
     }
-    let compacted = log.compact(2, |_| vec![false]).expect("compacted");
+    let compacted = log.compact(2, |_| vec![false], |_| true).expect("compacted");
     let infos = log.segments();
     assert_eq!((infos[1].generation, infos[1].file_bytes), (1, compacted.bytes_after));
     assert_eq!(infos[1].record_bytes, ends[1].1 - compacted.bytes_dropped);
@@ -455,9 +472,9 @@ fn the_segments_are_told_by_their_headers() {
 fn a_segment_that_would_lose_nothing_stays_as_it_is() {
     let disk = FakeDisk::default();
     let (log, _, _) = closed(&disk);
-    log.compact(1, |_| vec![false]).expect("compacted");
+    log.compact(1, |_| vec![false], |_| true).expect("compacted");
     let content = disk.content(&segment(1));
-    let again = log.compact(1, |_| Vec::new()).expect("nothing to do");
+    let again = log.compact(1, |_| Vec::new(), |_| true).expect("nothing to do");
     assert_eq!((again.bytes_before, again.bytes_after), (content.len() as u64, content.len() as u64));
     assert_eq!(disk.content(&segment(1)), content);
     let opened = Opened::open(&disk, Path::new(DIR), 1).expect("readable").expect("there");

@@ -54,7 +54,7 @@ fn a_copy_at_any_moment_is_a_beginning_of_the_log() {
         answer.recv().expect("an answer").expect("committed");
     }
     for segment in 1..4 {
-        log.compact(segment, |_| vec![false]).expect("compacted");
+        log.compact(segment, |_| vec![false], |_| true).expect("compacted");
     }
     log.close();
     let mut longest = 0;
@@ -79,7 +79,7 @@ fn a_copy_while_others_write_and_compact_is_whole() {
                 commit_now(&log, sized(n, (n as usize * 131) % 3000)).expect("committed");
                 let sealed = log.segments().into_iter().rfind(|info| info.is_sealed);
                 if let Some(info) = sealed.filter(|_| n % 5 == 0) {
-                    log.compact(info.segment, |commit| vec![commit.end.offset % 16 == 4]).expect("compacted");
+                    log.compact(info.segment, |commit| vec![commit.end.offset % 16 == 4], |_| true).expect("compacted");
                 }
             }
         });
@@ -125,7 +125,7 @@ fn damage_is_copied_as_it_is() {
     let disk = FakeDisk::default();
     let (log, _) = open(&disk);
     let places: Vec<_> = (1..=20).map(|n| commit_now(&log, sized(n, 1500)).expect("committed").blobs[0]).collect();
-    log.compact(1, |_| vec![false]).expect("compacted");
+    log.compact(1, |_| vec![false], |_| true).expect("compacted");
     log.close();
     // In a compacted segment, a sealed one, and the last.
     for hit in [places[0], places[9], places[18]] {

@@ -125,7 +125,8 @@ fn every_answered_commit_survives_power_cuts_kills_and_broken_syncs() {
                     4 => disk.fail_next([Fault::Write(".seg.new"), Fault::Sync(".seg.new")][draw.below(2) as usize]),
                     5 | 6 => {
                         let newest = log.segments().last().map_or(0, |info| info.segment);
-                        let compacted = log.compact(1 + draw.below(u64::from(newest) + 1) as u32, |_| Vec::new());
+                        let compacted =
+                            log.compact(1 + draw.below(u64::from(newest) + 1) as u32, |_| Vec::new(), |_| true);
                         let fails =
                             matches!(compacted, Ok(_) | Err(CompactError::Io { .. } | CompactError::NotSealed(_)));
                         assert!(fails, "seed {seed}: {compacted:?}");

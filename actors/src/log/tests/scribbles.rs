@@ -42,7 +42,7 @@ fn original() -> Original {
             freed.extend(commit.blobs.iter().zip(&keep).filter(|(_, keep)| !**keep).map(|(blob, _)| blob.at));
             keep
         };
-        log.compact(segment, keep).expect("compacted");
+        log.compact(segment, keep, |_| true).expect("compacted");
     }
     (1..=9).for_each(|i| drop(commit_now(&log, sized(n + i, 900)).expect("committed")));
     log.close();
