@@ -216,6 +216,32 @@ async fn spaces_beyond_the_active_ones_rest_and_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_many_spaces_only_those_in_use_are_in_memory() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut options = options(dir.path());
+    options.active_spaces_max = 16;
+    let node = Node::start(options.clone()).await.expect("starts");
+    let owners: Vec<_> = (1..=200).map(Owner::new).collect();
+    for owner in &owners {
+        owner.create(&node).await;
+        owner.put(&node, "k", b"v", 1).await.expect("written");
+        let active = node.status(None, 0).expect("readable").active;
+        assert!(active <= 32, "{active} in memory");
+    }
+    node.stop().await;
+    drop(node);
+    let node = Node::start(options).await.expect("starts again");
+    let status = node.status(None, 300).expect("readable");
+    assert_eq!((status.active, status.spaces.len(), status.has_more), (0, 200, false));
+    let page = node.status(Some(&status.spaces[9].space), 10).expect("readable");
+    assert_eq!((&page.spaces[0].space, page.has_more), (&status.spaces[10].space, true));
+    for owner in owners.iter().step_by(7) {
+        assert_eq!(owner.get(&node, "k").await.as_deref(), Some(&b"v"[..]));
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_large_value_leaves_no_file() {
     let dir = tempfile::tempdir().expect("a folder");
     let owner = Owner::new(1);

@@ -142,11 +142,25 @@ impl Owner {
         Self { key, space }
     }
 
-    pub(crate) async fn create_space(&self, node: &Node) -> Result<()> {
+    /// One of many.
+    pub(crate) fn numbered(number: u64) -> Self {
+        let mut seed = [1; 32];
+        seed[..8].copy_from_slice(&number.to_be_bytes());
+        let key = SigningKey::from_bytes(&seed);
+        let space = SpaceId::new(&Did::from_ed25519(&key.verifying_key().to_bytes()), "bench").expect("a space id");
+        Self { key, space }
+    }
+
+    /// The request that makes the space.
+    pub(crate) fn host_delegation(&self, node: &Node) -> Vec<u8> {
         let mut claims = Claims::until(TOKENS_UNTIL);
         claims.audience = Some(node.did.clone());
         claims.capabilities.insert(format!("{}/space", self.space), vec!["tinycloud.space/host".into()]);
-        let request = request("/delegate", &ucan(&claims, &self.key)?, "", b"");
+        request("/delegate", &ucan(&claims, &self.key).expect("claims make a token"), "", b"")
+    }
+
+    pub(crate) async fn create_space(&self, node: &Node) -> Result<()> {
+        let request = self.host_delegation(node);
         let mut connection = Connection::open(&node.address).await?;
         match connection.ask(&request).await? {
             200 => Ok(()),

@@ -36,6 +36,9 @@ fn main() -> Result<()> {
     if wanted("random") {
         runtime.block_on(growth(&dir.path().join("random"), Order::Random, 1_000_000 / scale))?;
     }
+    if wanted("spaces") {
+        runtime.block_on(spaces(&dir.path().join("spaces"), 100_000 / scale))?;
+    }
     if wanted("overwrite") {
         runtime.block_on(overwrite(&dir.path().join("overwrite"), 10_000 / scale))?;
     }
@@ -92,6 +95,32 @@ async fn growth(dir: &Path, order: Order, keys: usize) -> Result<()> {
     let began = Instant::now();
     let node = Node::start(dir, &options)?;
     println!("  start without an index {:.2} s", began.elapsed().as_secs_f64());
+    drop(node);
+    fs::remove_dir_all(dir)?;
+    Ok(())
+}
+
+/// Memory with many spaces on disk, of which a thousand are in use.
+async fn spaces(dir: &Path, spaces: usize) -> Result<()> {
+    let node = Node::start(dir, &[])?;
+    let owners: Vec<_> = (0..spaces).map(|number| Owner::numbered(number as u64)).collect();
+    for block in owners.chunks(BLOCK) {
+        let made = block.iter().map(|owner| owner.host_delegation(&node)).collect();
+        run(&node, CLIENTS, made, 200).await?;
+        let puts = block.iter().map(|owner| owner.put("k", 256)).collect();
+        run(&node, CLIENTS, puts, 200).await?;
+    }
+    println!("memory after making {spaces} spaces with a value each: {} MB; {}", node.resident_mb()?, sizes(dir)?);
+    node.end(Signal::TERM)?;
+    let began = Instant::now();
+    let node = Node::start(dir, &[])?;
+    println!("  start {:.2} s, memory {} MB", began.elapsed().as_secs_f64(), node.resident_mb()?);
+    let reads = |owners: &[Owner]| owners.iter().map(|owner| owner.invoke("k", "get", "", b"")).collect();
+    let cold = run(&node, CLIENTS, reads(&owners[..1_000]), 200).await?;
+    println!("  1000 of them in use: memory {} MB; first read {:.0} us CPU", node.resident_mb()?, cold.cpu_us);
+    let warm = run(&node, CLIENTS, reads(&owners[..1_000]), 200).await?;
+    run(&node, CLIENTS, reads(&owners), 200).await?;
+    println!("  next read {:.0} us CPU; memory after reading all {} MB", warm.cpu_us, node.resident_mb()?);
     drop(node);
     fs::remove_dir_all(dir)?;
     Ok(())

@@ -12,7 +12,7 @@ use ed25519_dalek::SigningKey;
 use kvspace_protocol::{
     authority::Proof,
     capability::build::{Claims, ucan},
-    id::{Did, EpochId, Millis, SpaceId},
+    id::{Did, EpochId, HostKey, Millis, SpaceId},
     kv::Condition,
     space::Written,
 };
@@ -20,9 +20,9 @@ use kvspace_protocol::{
 use super::{Admit, Body, Content, Lookup, Node, NodeError, Options, WriteRequest, start::StorageOptions};
 use crate::{
     clock,
-    disk::fake::FakeDisk,
+    disk::fake::{FakeDisk, Fault},
     log::{Append, Done, Log, LogOptions, Replayed},
-    messages::Panic,
+    messages::{Panic, Rest},
 };
 
 const SEGMENT_BYTES: u32 = 4 << 20;
@@ -125,6 +125,33 @@ async fn after_a_panic_the_space_goes_on_in_a_new_incarnation_with_all_it_had() 
     );
     let again = world.put("a", 1).await.expect("the first outcome again");
     assert_eq!(again.version, before.version);
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_space_that_rested_goes_on_with_its_chain_and_after_a_failed_commit_with_another() {
+    let disk = FakeDisk::default();
+    let log = LogOptions { segment_bytes: SEGMENT_BYTES, disk: Arc::new(disk.clone()), ..LogOptions::default() };
+    let world = World::with_log(log).await;
+    let chains = async || {
+        let hosted = world.node.space(&world.space).await.expect("readable").expect("hosted");
+        let own = HostKey(SigningKey::from_bytes(&[2; 32]).verifying_key().to_bytes());
+        hosted.index.held(own).expect("readable").branches.len()
+    };
+    for nonce in 1..4 {
+        world.put("a", nonce).await.expect("written");
+        let hosted = world.node.space(&world.space).await.expect("readable").expect("hosted");
+        let addr = hosted.actor.lock().await.clone().expect("an actor runs");
+        addr.send(Rest).await.expect("it rests");
+        while addr.connected() {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(chains().await, 1);
+    disk.fail_next(Fault::Sync(".seg"));
+    assert!(matches!(world.put("a", 9).await, Err(NodeError::Storage(_))));
+    world.put("a", 10).await.expect("written");
+    assert_eq!(chains().await, 2, "the lost commit may be on the disk: its number is not used again");
     world.node.stop().await;
 }
 
