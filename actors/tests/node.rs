@@ -221,7 +221,7 @@ async fn of_many_spaces_only_those_in_use_are_in_memory() {
     let mut options = options(dir.path());
     options.active_spaces_max = 16;
     let node = Node::start(options.clone()).await.expect("starts");
-    let owners: Vec<_> = (1..=200).map(Owner::new).collect();
+    let owners: Vec<_> = (10..=209).map(Owner::new).collect();
     for owner in &owners {
         owner.create(&node).await;
         owner.put(&node, "k", b"v", 1).await.expect("written");

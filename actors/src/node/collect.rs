@@ -115,7 +115,7 @@ impl Collector {
     }
 
     /// Removes the files of values that have lost for long enough.
-    fn files(&self) -> Result<(), IndexError> {
+    pub(super) fn files(&self) -> Result<(), IndexError> {
         let index = &self.storage.index;
         let mut freed = Vec::new();
         for file_use in index.file_uses() {
@@ -147,7 +147,7 @@ impl Collector {
     }
 
     /// Frees what may be freed in a segment; says when to look again.
-    fn segment(&self, segment: u32) -> Result<Millis, Box<dyn std::error::Error + Send + Sync>> {
+    pub(super) fn segment(&self, segment: u32) -> Result<Millis, Box<dyn std::error::Error + Send + Sync>> {
         let now = clock::now();
         let look = RefCell::new(Look::default());
         let mut failure = None;
