@@ -212,7 +212,8 @@ fn recover(
         tries_left -= 1;
         let opened = Records::open(index_dir, records_options)?;
         let records = opened.records;
-        if let Some(reason) = &opened.fresh {
+        let has_log = log_options.disk.list(log_dir).is_ok_and(|names| !names.is_empty());
+        if let Some(reason) = opened.fresh.as_ref().filter(|_| has_log) {
             tracing::info!(%reason, "the index is made anew from the log");
         }
         let after = opened.covered.as_deref().map(index::covered).transpose();
@@ -223,7 +224,9 @@ fn recover(
             let (commits, damaged) = (recovery.commits, recovery.damaged);
             let index = recovery.finish(&log.reader())?;
             records.rebuilt()?;
-            tracing::info!(commits, damaged, "the index has what the log has");
+            if has_log {
+                tracing::info!(commits, damaged, "the index has what the log has");
+            }
             Ok(Recovered { log, index, damaged })
         });
         match result {
