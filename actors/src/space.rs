@@ -22,6 +22,9 @@ use crate::{
     node::NodeError,
 };
 
+/// How long a commit waits for room in the index.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+
 /// Where commits go. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Storage {
@@ -183,7 +186,9 @@ async fn make_durable(
 ) -> Result<(), AppendError> {
     let failed = |error: IndexError| AppendError::Failed(error.to_string().into());
     bringing.blobs = commit.blobs.iter().map(|(hash, _)| *hash).collect();
-    let room = storage.index.room(&bringing.changes).await.map_err(failed)?;
+    // The index falls behind this far only when it waits for room on the disk.
+    let room = tokio::time::timeout(ROOM_WAIT, storage.index.room(&bringing.changes)).await;
+    let room = room.map_err(|_| AppendError::DiskFull)?.map_err(failed)?;
     let index = storage.index.clone();
     let appended = storage.log.commit_with(commit, move |appended| index.begin(appended.end())).await;
     if matches!(appended, Err(AppendError::Failed(_))) {

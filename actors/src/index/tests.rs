@@ -229,15 +229,17 @@ impl Host {
         assert_eq!(self.index.frontier().expect("the index reads"), heads);
     }
 
-    /// The epochs that another host may not have.
-    fn epochs(&self) -> Vec<CheckedEpoch> {
+    /// The epochs that another host does not have.
+    fn epochs_for(&self, other: &Self) -> Vec<CheckedEpoch> {
         let mut all = Vec::new();
         for branch in 0..self.twin.branches().len() as u32 {
             let run = &self.twin.branches()[branch as usize];
             for n in run.first_n..=run.tip_n {
                 let at = self.index.position(Place { branch, n }).expect("it is held");
-                let record = self.log.read_epoch(at).expect("readable");
-                all.push(CheckedEpoch::check(signed(record)).expect("well formed"));
+                let epoch = signed(self.log.read_epoch(at).expect("readable"));
+                if other.index.epoch(&EpochId::of(&epoch.header)).expect("the index reads").is_none() {
+                    all.push(CheckedEpoch::check(epoch).expect("well formed"));
+                }
             }
         }
         all
@@ -310,7 +312,7 @@ fn run(seed: u64) {
             }
         }
         if rng.random_bool(0.2) {
-            let epochs = hosts[at].epochs();
+            let epochs = hosts[at].epochs_for(&hosts[1 - at]);
             let other = &mut hosts[1 - at];
             other.now = other.now.max(Millis(START_MS + 500_000));
             other.receive(epochs);
