@@ -158,7 +158,10 @@ impl Host {
         for key in twin.keys() {
             assert_eq!(index.winner(key).map(bare), twin.winner(key).map(bare), "{key}");
             assert_eq!(index.history(key).map(bare), twin.history(key).map(bare), "{key}");
-            for operation in twin.history(key).expect("the twin reads") {
+            // Some of them each time; which ones changes with the number of epochs.
+            let history = twin.history(key).expect("the twin reads");
+            let first = usize::try_from(twin.branches()[0].tip_n).expect("few") % 9;
+            for operation in history.iter().skip(first).step_by(9) {
                 let identity = &operation.identity;
                 let sorted = |mut found: Vec<Operation>| {
                     found.sort_by_key(|operation| operation.version);
@@ -166,7 +169,7 @@ impl Host {
                 };
                 let (here, there) = (index.occurrences(key, identity), twin.occurrences(key, identity));
                 assert_eq!(here.map(sorted), there.map(sorted), "{key}");
-                self.compare_fate(&operation);
+                self.compare_fate(operation);
             }
             if let Some(value) = twin.winner(key).expect("reads").and_then(|won| won.effect.value().cloned()) {
                 live.push(key.clone());
