@@ -1,10 +1,13 @@
 //! What a host accepts in a space at this moment: the delegations it holds and those that are revoked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     Chain, Denied, Proof, Proofs, Purpose,
-    chain::{chain, closure, dependent, within},
+    chain::{self, chain, chain_over, closure, dependent, within},
     revocation::{self, Standing},
 };
 use crate::{
@@ -22,6 +25,8 @@ pub struct Access {
     space: SpaceId,
     generation: u64,
     delegations: BTreeMap<Address, Proof>,
+    /// Their chains, themselves included, as far as they hold. Checked once: they follow from the tokens alone.
+    chains: BTreeMap<Address, Arc<Chain>>,
     /// Those that name a host of this space, by the host: each write asks for them.
     hosts: BTreeMap<Did, Vec<Proof>>,
     revoked: BTreeSet<Identity>,
@@ -61,7 +66,7 @@ impl Access {
     #[must_use]
     pub fn new(space: SpaceId) -> Self {
         let (delegations, hosts, revoked) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { space, generation: 0, delegations, hosts, revoked }
+        Self { space, generation: 0, delegations, chains: BTreeMap::new(), hosts, revoked }
     }
 
     /// How often it has changed.
@@ -84,9 +89,24 @@ impl Access {
                 if let Some(host) = host.filter(|_| !self.holds(&proof.address())) {
                     self.hosts.entry(host.clone()).or_default().push(proof.clone());
                 }
-                self.delegations.insert(proof.address(), proof);
+                self.delegations.insert(proof.address(), proof.clone());
+                self.check_chain(&proof);
             }
             AccessChange::Revoked(identity) => drop(self.revoked.insert(identity)),
+        }
+    }
+
+    /// Checks the chains of delegations that came before what they rest on.
+    pub(crate) fn check_chains(&mut self) {
+        let unchecked = self.delegations.values().filter(|proof| !self.chains.contains_key(&proof.address()));
+        for proof in unchecked.cloned().collect::<Vec<_>>() {
+            self.check_chain(&proof);
+        }
+    }
+
+    fn check_chain(&mut self, proof: &Proof) {
+        if let Ok(chain) = Chain::beneath(proof, &*self) {
+            self.chains.insert(proof.address(), Arc::new(chain));
         }
     }
 
@@ -120,8 +140,9 @@ impl Access {
     /// # Errors
     /// [`Denied`] in the words of an invocation.
     pub fn invocation(&self, token: &Token, now: Millis, others: &impl Proofs) -> Result<Allowed, Denied> {
-        let known = Both(self, others);
-        let chain = chain(token, Purpose::Invoke, &known)?;
+        let checked = |address: &Address| self.chains.get(address).map(|chain| &**chain);
+        let chain = chain_over(token, Purpose::Invoke, checked);
+        let chain = chain.unwrap_or_else(|| chain::chain(token, Purpose::Invoke, &Both(self, others)))?;
         self.check_live(token, &chain, Purpose::Invoke)?;
         let in_force = |proof: &Proof| within(proof, now, 0) && proof.expiry().is_none_or(|end| now < end);
         if let Some(wanted) = dependent(token).next()

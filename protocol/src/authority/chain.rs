@@ -111,6 +111,27 @@ pub fn chain(token: &Token, purpose: Purpose, proofs: &impl Proofs) -> Result<Ch
     Ok(Chain { members })
 }
 
+/// As [`chain`], from chains that were checked before; `None` when one of those that `token` cites is not among them.
+pub(super) fn chain_over<'a>(
+    token: &Token,
+    purpose: Purpose,
+    checked: impl Fn(&Address) -> Option<&'a Chain>,
+) -> Option<Result<Chain, Denied>> {
+    let mut members = BTreeMap::new();
+    for cited in parents(token).ok()? {
+        let beneath = checked(cited)?;
+        if members.is_empty() {
+            members.clone_from(&beneath.members);
+        } else {
+            members.extend(beneath.members.iter().map(|(address, proof)| (*address, proof.clone())));
+        }
+    }
+    if members.len() > PROOFS_MAX {
+        return Some(Err(Denied::TooManyProofs));
+    }
+    Some(link(token, purpose, &members).map(|()| Chain { members }))
+}
+
 /// Everything `token` rests on, unchecked.
 pub(super) fn closure(token: &Token, proofs: &impl Proofs) -> Result<BTreeMap<Address, Proof>, Denied> {
     let mut members = BTreeMap::new();

@@ -51,6 +51,7 @@ impl Log {
             log.access.apply(AccessChange::Delegation(proof.clone()));
             log.tokens.restore(proof, places);
         }
+        log.access.check_chains();
         let roots: Vec<_> = log.tokens.all().map(|proof| proof.address()).collect();
         roots.iter().for_each(|root| log.note_root(root));
         log
