@@ -6,6 +6,8 @@
 use std::{fmt, fs, io, os::unix::fs::FileExt, path::Path, sync::Arc};
 
 #[cfg(test)]
+pub(crate) mod cut;
+#[cfg(test)]
 pub(crate) mod fake;
 mod folder;
 

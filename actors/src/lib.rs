@@ -4,6 +4,7 @@
 pub mod blobs;
 pub mod clock;
 pub mod disk;
+pub mod failpoint;
 mod hosted;
 mod incarnation;
 mod index;

@@ -20,7 +20,10 @@ use std::{
     thread,
 };
 
-use crate::disk::{Disk, OsDisk};
+use crate::{
+    disk::{Disk, OsDisk},
+    failpoint,
+};
 
 mod applier;
 mod block;
@@ -247,6 +250,7 @@ impl Records {
         let closed = || {
             let mark = shared.store.get(MARK)?;
             shared.store.close()?;
+            failpoint::reached("index.close.state");
             let Some(trust) = &shared.trust else { return Ok(()) };
             trust.closed(mark.as_deref()).map_err(cannot("write the index's state file"))
         };

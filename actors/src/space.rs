@@ -13,7 +13,7 @@ use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use crate::{
     blobs::{Blobs, Staged},
-    clock,
+    clock, failpoint,
     hosted::Hosted,
     incarnation::Incarnations,
     index::{Durable, Index, IndexError},
@@ -199,6 +199,7 @@ async fn make_durable(
         bringing.files.into_iter().for_each(Staged::keep);
     }
     let (Appended { blobs, epochs }, slot) = appended?;
+    failpoint::reached("index.begun");
     let blobs: Vec<_> = bringing.blobs.into_iter().zip(blobs).collect();
     let ids = bringing.changes.iter().filter_map(|change| match change {
         Change::Epoch(new) => Some(new.id),

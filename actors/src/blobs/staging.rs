@@ -9,7 +9,7 @@ use std::{
 use kvspace_protocol::id::BlobHash;
 
 use super::{Leases, Shared, Staged};
-use crate::disk::DiskFile;
+use crate::{disk::DiskFile, failpoint};
 
 /// What an upload collects before a blocking thread hashes and writes it: all the memory it takes, beside the chunk.
 const BUFFER_BYTES: usize = 1024 * 1024;
@@ -103,6 +103,7 @@ impl Writing {
     fn place(&mut self) -> io::Result<Staged> {
         self.flush()?;
         self.staging.file.sync()?;
+        failpoint::reached("blobs.synced");
         let hash = BlobHash(*self.hasher.finalize().as_bytes());
         self.staging.place(hash)?;
         Ok(Staged::new(&self.staging.shared, hash, self.written))
@@ -119,6 +120,7 @@ impl StagingFile {
         if !was_here {
             shared.disk.rename(&self.path, &path)?;
             self.gone = true;
+            failpoint::reached("blobs.renamed");
         }
         // Also for a file that was here: whoever renamed it may have failed to make the name durable.
         let synced = shared.disk.sync_dir(path.parent().expect("a blob lies in a folder"));
@@ -128,6 +130,7 @@ impl StagingFile {
             }
             return Err(e);
         }
+        failpoint::reached("blobs.named");
         leases.entry(hash).or_insert(Leases { count: 0, kept: was_here }).count += 1;
         Ok(())
     }

@@ -11,7 +11,10 @@ use super::{
     segment::{self, BLOCK_BYTES, Header},
     table::Table,
 };
-use crate::disk::{Disk, DiskFile};
+use crate::{
+    disk::{Disk, DiskFile},
+    failpoint,
+};
 
 /// What stays free on the disk beside the new file, in bytes. Less than what new segments leave: compaction is how a
 /// full disk gets room.
@@ -55,9 +58,12 @@ pub(super) fn compact(
         return Err(CompactError::DiskFull);
     }
     let file = put_in_place(disk, dir, &opened, header, &plan, &tail)?;
+    failpoint::reached("compact.renamed");
     disk.sync_dir(dir).map_err(CompactError::io(dir))?;
+    failpoint::reached("compact.named");
     let opened = Opened::of(header, file, None).map_err(CompactError::io(dir))?;
     segments.insert(Arc::new(opened));
+    failpoint::reached("compact.swapped");
     Ok(compacted)
 }
 
@@ -161,6 +167,7 @@ fn put_in_place(
     let (new, path) = (segment::new_path_of(dir, header.segment), segment::path_of(dir, header.segment));
     let file = disk.create(&new).map_err(CompactError::io(&new))?;
     let renamed = write(file.as_ref(), &new, opened, header, plan, tail)
+        .inspect(|()| failpoint::reached("compact.synced"))
         .and_then(|()| disk.rename(&new, &path).map_err(CompactError::io(&path)));
     match renamed {
         Ok(()) => Ok(file),
@@ -185,7 +192,10 @@ fn write(
     let mut scan = opened.scan(Ending::Known(u32::MAX), READ_BYTES);
     let mut buffer = header.encode();
     let mut written = 0;
-    for (offset, edges) in &plan.kept {
+    for (index, (offset, edges)) in plan.kept.iter().enumerate() {
+        if index == plan.kept.len() / 2 {
+            failpoint::reached("compact.half");
+        }
         // Read and checked again: what has changed meanwhile must not get a new checksum.
         let Some((head, payload)) = scan.record(*offset).map_err(CompactError::io(path))? else {
             let damage = Damage { segment, offset: *offset, length: 0, what: "a record is broken that was just whole" };
@@ -205,6 +215,7 @@ fn write(
 
 fn flush(file: &dyn DiskFile, buffer: &mut Vec<u8>, written: &mut u64) -> std::io::Result<()> {
     file.write_at(buffer, *written)?;
+    failpoint::reached("compact.written");
     file.sync()?;
     *written += buffer.len() as u64;
     buffer.clear();

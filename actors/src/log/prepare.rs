@@ -13,7 +13,10 @@ use std::{
 };
 
 use super::LogOptions;
-use crate::disk::{Disk, DiskFile};
+use crate::{
+    disk::{Disk, DiskFile},
+    failpoint,
+};
 
 /// The name of a file of zeros that is to become a segment.
 const SPARE: &str = "next.zeros";
@@ -124,6 +127,9 @@ fn fill(file: &dyn DiskFile, size_bytes: usize, stop: &AtomicBool) -> io::Result
         file.write_at(chunk, written as u64)?;
         file.sync()?;
         written += chunk.len();
+        if written < size_bytes && written * 2 >= size_bytes {
+            failpoint::reached("log.spare.half");
+        }
     }
     Ok(())
 }

@@ -17,7 +17,10 @@ use super::{
     record::{self, Edges, Place},
     segment::{self, BLOCK_BYTES, Header},
 };
-use crate::disk::{Disk, DiskFile};
+use crate::{
+    disk::{Disk, DiskFile},
+    failpoint,
+};
 
 /// Most commits answered after one sync.
 const ROUND_COMMITS_MAX: usize = 1024;
@@ -187,9 +190,14 @@ impl Writer {
             return Ok(());
         }
         let written_bytes = self.buffer.len() as u32; // commits go into the buffer only while they fit in the segment
-        let written = active.file.write_at(&self.buffer, u64::from(active.end)).and_then(|()| active.file.sync());
+        failpoint::reached("log.write");
+        let written = active.file.write_at(&self.buffer, u64::from(active.end)).and_then(|()| {
+            failpoint::reached("log.written");
+            active.file.sync()
+        });
         match written {
             Ok(()) => {
+                failpoint::reached("log.synced");
                 active.end += written_bytes;
                 self.segments.set_written(active.segment, active.end);
                 Ok(())
@@ -237,9 +245,12 @@ impl Writer {
     /// Makes a file of zeros the segment of this header, durably. What failed half-way is done again over itself.
     fn begin(&self, header: Header, file: Arc<dyn DiskFile>) -> io::Result<Active> {
         file.write_at(&header.encode(), 0)?;
+        failpoint::reached("log.roll.header");
         file.sync()?;
         self.disk.rename(&prepare::spare_path(&self.dir), &segment::path_of(&self.dir, header.segment))?;
+        failpoint::reached("log.roll.renamed");
         self.disk.sync_dir(&self.dir)?;
+        failpoint::reached("log.roll.named");
         let opened = Opened::of(header, Arc::clone(&file), None)?;
         let (segment, size_bytes) = (header.segment, opened.size_bytes);
         self.segments.insert(Arc::new(opened));

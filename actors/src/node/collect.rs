@@ -14,7 +14,7 @@ use kvspace_protocol::{
 use tokio::sync::Notify;
 
 use crate::{
-    clock,
+    clock, failpoint,
     index::{Fate, IndexError, Stored, signed},
     log::{Compacted, ReplayedCommit},
     space::Storage,
@@ -126,10 +126,15 @@ impl Collector {
         }
         for file_use in freed {
             let hash = file_use.hash;
+            failpoint::reached("collect.found");
             index.forget(file_use)?;
+            failpoint::reached("collect.forgotten");
             let unneeded = || !index.needs_file(&hash).unwrap_or(true);
             match self.storage.blobs.remove(&hash, unneeded) {
-                Ok(removed) => tracing::debug!(%hash, removed, "freed a large value"),
+                Ok(removed) => {
+                    failpoint::reached("collect.removed");
+                    tracing::debug!(%hash, removed, "freed a large value");
+                }
                 Err(error) => tracing::warn!(%hash, %error, "cannot remove the file of a freed value"),
             }
         }

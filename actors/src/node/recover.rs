@@ -9,7 +9,7 @@ use kvspace_protocol::{
 };
 
 use crate::{
-    clock,
+    clock, failpoint,
     index::{Durable, Index, IndexError, SpaceIndex, signed},
     log::{LogReader, Position, Replayed, ReplayedCommit},
     records::Records,
@@ -56,6 +56,7 @@ impl Recovery {
     }
 
     fn take_commit(&mut self, log: &LogReader, commit: ReplayedCommit) -> Result<(), IndexError> {
+        failpoint::reached("index.rebuild");
         self.tell(commit.end);
         let mut checked = Vec::new();
         let mut positions: BTreeMap<EpochId, Position> = BTreeMap::new();

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     blobs::{BlobOptions, Blobs},
     disk::DataDir,
+    failpoint,
     hosted::Hosted,
     incarnation::Incarnations,
     index::{self, Index, IndexError},
@@ -223,6 +224,7 @@ fn recover(
             let log = Log::open(log_dir, options, |reader, replayed| recovery.take(reader, replayed))?;
             let (commits, damaged) = (recovery.commits, recovery.damaged);
             let index = recovery.finish(&log.reader())?;
+            failpoint::reached("index.rebuilt");
             records.rebuilt()?;
             if has_log {
                 tracing::info!(commits, damaged, "the index has what the log has");

@@ -1,4 +1,7 @@
-//! What only the inside can bring about: an actor that fails.
+//! What only the inside can bring about: an actor that fails, a disk that does.
+
+mod model;
+mod power;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

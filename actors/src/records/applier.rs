@@ -11,6 +11,7 @@ use super::{
     shared::{End, Progress, Shared},
     store::StoreError,
 };
+use crate::failpoint;
 
 /// How long a record waits for more.
 const LINGER: Duration = Duration::from_secs(1);
@@ -43,7 +44,9 @@ fn apply_all(shared: &Shared) -> Result<(), StoreError> {
 
 /// Applies first, and takes the records from the tail afterwards: at every moment a reader finds them in one of both.
 fn apply(shared: &Shared, work: Work) -> Result<(), StoreError> {
+    failpoint::reached("index.batch");
     shared.store.apply(&work.batch)?;
+    failpoint::reached(if work.rooms.is_empty() { "index.batch.between" } else { "index.batch.stored" });
     shared.tail.write().unwrap_or_else(PoisonError::into_inner).hide(work.batch.keys(), work.last);
     drop(work.rooms);
     shared.progress().applied = work.applied;

@@ -27,7 +27,10 @@ use std::{
 };
 
 use super::store::{Batch, Pair, Store, StoreError};
-use crate::disk::{Disk, DiskFile};
+use crate::{
+    disk::{Disk, DiskFile},
+    failpoint,
+};
 
 /// Bytes of checksum at the end of a stored value.
 const CHECK_BYTES: usize = 4;
@@ -187,6 +190,7 @@ impl Store for SledStore {
         self.release(db)?;
         let again = guarded(&self.broken, || open(&self.dir, self.cache_bytes))?;
         self.release(again)?;
+        failpoint::reached("index.close.sync");
         self.sync()
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::store::StoreError;
-use crate::disk::Disk;
+use crate::{disk::Disk, failpoint};
 
 /// The format of the index folder that this program writes and reads. Any other is made anew.
 const FORMAT: u32 = 1;
@@ -146,8 +146,10 @@ impl Trust {
         let db = self.db();
         if db.exists() {
             self.say("distrusted")?;
+            failpoint::reached("index.aside.said");
             self.remove_aside()?;
             self.disk.rename(&db, &self.aside())?;
+            failpoint::reached("index.aside.moved");
             self.disk.sync_dir(&self.dir)?;
         }
         Ok(())
