@@ -3,8 +3,10 @@
 //! A value's bytes are freed when its operation has not been the winner for the retention time, and the winner's bytes are
 //! here: the winner may turn void, and then the one before it counts again. What loses from now on is not due before that
 //! time has passed, so one look at a segment tells when the next one is worth its while, and no books are kept.
+//!
+//! Each step is done under the [`CollectLock`], and left for later while a backup holds that.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use kvspace_protocol::{
     id::{BlobHash, Millis},
@@ -15,6 +17,7 @@ use tokio::sync::Notify;
 
 use crate::{
     clock,
+    disk::CollectLock,
     index::{Fate, IndexError, Stored, signed},
     log::ReplayedCommit,
     space::Storage,
@@ -29,6 +32,7 @@ const SEGMENT_PART_MIN: u64 = 64;
 #[derive(Clone)]
 pub(super) struct Collector {
     storage: Storage,
+    data_dir: PathBuf,
     retention_ms: i64,
     interval: Duration,
     stopped: Arc<Notify>,
@@ -56,9 +60,9 @@ struct Look {
 }
 
 impl Collector {
-    pub(super) fn new(storage: Storage, retention: Duration, interval: Duration) -> Self {
+    pub(super) fn new(storage: Storage, data_dir: PathBuf, retention: Duration, interval: Duration) -> Self {
         let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-        Self { storage, retention_ms, interval, stopped: Arc::new(Notify::new()) }
+        Self { storage, data_dir, retention_ms, interval, stopped: Arc::new(Notify::new()) }
     }
 
     /// Ends [`Collector::run`] after what it is at.
@@ -73,25 +77,33 @@ impl Collector {
         loop {
             let collector = self.clone();
             let pass = tokio::task::spawn_blocking(move || {
+                let Some(_alone) = collector.alone() else { return (None, due, swept) };
                 if !swept && let Err(error) = collector.sweep() {
                     tracing::warn!(%error, "cannot remove files that nobody needs");
                 }
                 if let Err(error) = collector.files() {
                     tracing::warn!(%error, "cannot look for files that nobody needs");
                 }
-                (collector.next_segment(&due), due)
+                (collector.next_segment(&due), due, true)
             });
-            let Ok((next, known)) = pass.await else { return };
-            (due, swept) = (known, true);
+            let Ok((next, known, is_swept)) = pass.await else { return };
+            (due, swept) = (known, is_swept);
             let began = clock::now();
             if let Some(segment) = next {
                 let collector = self.clone();
-                let looked = tokio::task::spawn_blocking(move || collector.segment(segment)).await;
-                let Ok(looked) = looked else { return };
-                let again = looked.unwrap_or_else(|error| {
-                    tracing::warn!(segment, %error, "cannot look for what may be freed");
-                    clock::now().plus(self.retention_ms.max(1))
+                let looked = tokio::task::spawn_blocking(move || {
+                    let _alone = collector.alone()?;
+                    Some(collector.segment(segment))
                 });
+                let Ok(looked) = looked.await else { return };
+                let again = looked.map(|looked| {
+                    looked.unwrap_or_else(|error| {
+                        tracing::warn!(segment, %error, "cannot look for what may be freed");
+                        clock::now().plus(self.retention_ms.max(1))
+                    })
+                });
+                // Somebody copies: it is due as soon as they are done.
+                let again = again.unwrap_or_else(|| clock::now().plus(self.interval_ms()));
                 due.insert(segment, again);
             }
             // Half of the time at most goes into this while there is something to do.
@@ -102,6 +114,17 @@ impl Collector {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// The right to take something away; `None` while a backup is made.
+    fn alone(&self) -> Option<CollectLock> {
+        let alone = CollectLock::try_alone(&self.data_dir);
+        let alone = alone.inspect_err(|error| tracing::warn!(%error, "cannot take the lock for collecting"));
+        alone.ok().flatten()
+    }
+
+    fn interval_ms(&self) -> i64 {
+        i64::try_from(self.interval.as_millis()).unwrap_or(i64::MAX).max(1)
     }
 
     /// Removes the files that no operation needs and no upload holds: what a process left that ended in between.
@@ -162,7 +185,7 @@ impl Collector {
             return Err(error.into());
         }
         tracing::debug!(segment, ?worth, "looked for what may be freed");
-        Ok(look.next(now, self.retention_ms, i64::try_from(self.interval.as_millis()).unwrap_or(i64::MAX)))
+        Ok(look.next(now, self.retention_ms, self.interval_ms()))
     }
 
     /// Which values of a commit are needed.
