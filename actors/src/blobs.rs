@@ -26,6 +26,31 @@ mod tests;
 
 pub use staging::Upload;
 
+/// The values that have a file in this folder of blobs, ascending.
+///
+/// # Errors
+/// As the file system reports them.
+pub fn list(dir: &Path) -> io::Result<Vec<BlobHash>> {
+    disk::hashes(&OsDisk, dir)
+}
+
+/// The file of a value in this folder of blobs: `ab/abcdef…`.
+#[must_use]
+pub fn file_of(dir: &Path, hash: &BlobHash) -> PathBuf {
+    disk::path_of(dir, hash)
+}
+
+/// The names of unfinished uploads in this folder of blobs.
+///
+/// # Errors
+/// As the file system reports them.
+pub fn unfinished(dir: &Path) -> io::Result<Vec<String>> {
+    match OsDisk.list(&dir.join("staging")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        names => names,
+    }
+}
+
 /// What must stay free on the disk: twice the log's own need, so that large values are refused before commits are.
 const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 

@@ -5,13 +5,15 @@
 
 use std::{fmt, fs, io, os::unix::fs::FileExt, path::Path, sync::Arc};
 
+mod collecting;
 #[cfg(test)]
 pub(crate) mod cut;
 #[cfg(test)]
 pub(crate) mod fake;
 mod folder;
 
-pub use folder::{DataDir, OpenError};
+pub use collecting::CollectLock;
+pub use folder::{DataDir, OpenError, require_format};
 
 /// The operations on names that change what is on disk. A name is durable after [`Disk::sync_dir`] of its folder.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {

@@ -7,12 +7,14 @@
 //! the records of a space is the only one to do so.
 
 mod apply;
+mod compare;
 mod format;
 mod keys;
 mod open;
 mod space;
 #[cfg(test)]
 mod tests;
+mod winners;
 
 use std::sync::{
     Arc,
@@ -29,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
     apply::Durable,
+    compare::{Difference, compare},
     format::Stored,
     space::{Fate, PageQuery, SpaceIndex},
 };

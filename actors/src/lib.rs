@@ -1,6 +1,7 @@
 //! The parts of a kvspace node that do IO: log, index, blobs, and one actor for each active space.
 #![warn(missing_docs)]
 
+pub mod backup;
 pub mod blobs;
 pub mod clock;
 pub mod disk;
@@ -16,5 +17,6 @@ pub mod records;
 mod registry;
 mod space;
 mod spaces;
+pub mod verify;
 
 pub use node::StartError;

@@ -54,7 +54,7 @@ pub use error::{AppendError, CompactError, LogError, ReadError, Refused, Refused
 pub use info::SegmentInfo;
 pub use reader::LogReader;
 pub use record::{EpochRecord, Position};
-pub use verify::verify;
+pub use verify::{file_name, verify};
 
 use writer::Resume;
 

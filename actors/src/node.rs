@@ -20,6 +20,7 @@ use kvspace_protocol::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
+pub(crate) use self::recover::Recovery;
 use self::start::Inner;
 pub use crate::index::Summary;
 use crate::{

@@ -4,10 +4,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod backup;
+mod data;
 mod error;
 mod home;
 mod keys;
 mod output;
+mod restore;
 mod serve;
 mod sessions;
 mod share;
@@ -16,6 +19,7 @@ mod status;
 mod target;
 mod transfer;
 mod values;
+mod verify;
 
 pub(crate) use serve::ServeArgs;
 
@@ -73,6 +77,12 @@ enum Command {
     Revoke(share::RevokeArgs),
     /// Shows the state of a running node
     Status(status::StatusArgs),
+    /// Looks a data folder through for damage
+    Verify(verify::VerifyArgs),
+    /// Copies a data folder, while a node runs on it or not
+    Backup(backup::BackupArgs),
+    /// Makes a data folder of a backup
+    Restore(restore::RestoreArgs),
 }
 
 /// Does what the command line says, and reports what went wrong.
@@ -83,28 +93,30 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
 
 impl Command {
     fn run(self, out: &Output) -> Result<ExitCode, CliError> {
-        if let Self::Serve(args) = self {
-            return Ok(crate::run::serve(args.with_json(out.is_json()))?);
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            match self {
-                Self::Serve(_) => Ok(()),
-                Self::Key(command) => command.run(out),
-                Self::Space(command) => command.run(out).await,
-                Self::Session(command) => command.run(out).await,
-                Self::Put(args) => args.run(out).await,
-                Self::Get(args) => args.run(out).await,
-                Self::Head(args) => args.run(out).await,
-                Self::Ls(args) => args.run(out).await,
-                Self::Rm(args) => args.run(out).await,
-                Self::Delegate(args) => args.run(out).await,
-                Self::Revoke(args) => args.run(out).await,
-                Self::Status(args) => args.run(out).await,
-            }
-        })?;
+        match self {
+            Self::Serve(args) => return Ok(crate::run::serve(args.with_json(out.is_json()))?),
+            Self::Verify(args) => return args.run(out),
+            Self::Backup(args) => return args.run(out),
+            Self::Restore(args) => return args.run(out),
+            Self::Key(command) => command.run(out),
+            Self::Space(command) => wait(command.run(out)),
+            Self::Session(command) => wait(command.run(out)),
+            Self::Put(args) => wait(args.run(out)),
+            Self::Get(args) => wait(args.run(out)),
+            Self::Head(args) => wait(args.run(out)),
+            Self::Ls(args) => wait(args.run(out)),
+            Self::Rm(args) => wait(args.run(out)),
+            Self::Delegate(args) => wait(args.run(out)),
+            Self::Revoke(args) => wait(args.run(out)),
+            Self::Status(args) => wait(args.run(out)),
+        }?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Runs a command that talks to a node.
+fn wait(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }
 
 #[cfg(test)]

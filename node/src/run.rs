@@ -32,7 +32,7 @@ use crate::{
     telemetry,
 };
 
-mod node_key;
+pub(crate) mod node_key;
 
 use self::node_key::KeyError;
 

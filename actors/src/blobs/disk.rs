@@ -37,7 +37,11 @@ pub(super) fn hashes(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<BlobHash>> {
     let mut hashes = Vec::new();
     for byte in 0..=u8::MAX {
         let folder = dir.join(format!("{byte:02x}"));
-        let found = disk.list(&folder)?.into_iter().filter_map(|name| hash_of(&name));
+        let names = match disk.list(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names?,
+        };
+        let found = names.into_iter().filter_map(|name| hash_of(&name));
         hashes.extend(found.filter(|hash| hash.as_bytes()[0] == byte));
     }
     Ok(hashes)

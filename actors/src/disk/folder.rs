@@ -77,7 +77,12 @@ impl DataDir {
             let part = path.join(part);
             create_durable(&part).map_err(at(&part))?;
         }
-        Ok(Self { path, _lock: lock })
+        let folder = Self { path, _lock: lock };
+        let scratch = folder.scratch();
+        match fs::remove_dir_all(&scratch) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&scratch)(error)),
+            _ => Ok(folder),
+        }
     }
 
     /// The folder itself.
@@ -103,6 +108,23 @@ impl DataDir {
     pub fn index(&self) -> PathBuf {
         self.path.join("index")
     }
+
+    /// A folder for what nobody needs afterwards. Not there at first: what a process left in it is removed by the next.
+    #[must_use]
+    pub fn scratch(&self) -> PathBuf {
+        self.path.join("scratch")
+    }
+}
+
+/// Checks that there is a data folder of this program's format, and makes none.
+///
+/// # Errors
+/// [`OpenError`], a sentence for the operator.
+pub fn require_format(path: &Path) -> Result<(), OpenError> {
+    if path.join("format").exists() {
+        return check_format(path);
+    }
+    Err(OpenError::Foreign { path: path.to_owned(), what: "it has no format file" })
 }
 
 /// Makes a folder and what is missing above it, and makes each new name durable.
@@ -177,6 +199,24 @@ mod tests {
         assert!(refused.to_string().ends_with("is in use by another kvspace process"), "{refused}");
         drop(first);
         DataDir::open(dir.path()).expect("free again");
+    }
+
+    #[test]
+    fn what_the_last_process_left_in_scratch_is_gone() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let scratch = DataDir::open(dir.path()).expect("new").scratch();
+        fs::create_dir_all(scratch.join("index")).expect("made");
+        fs::write(scratch.join("index/state"), "x").expect("written");
+        drop(DataDir::open(dir.path()).expect("again"));
+        assert!(!scratch.exists());
+    }
+
+    #[test]
+    fn a_folder_without_format_is_not_taken_for_one() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        assert!(matches!(require_format(dir.path()), Err(OpenError::Foreign { .. })));
+        drop(DataDir::open(dir.path()).expect("new"));
+        require_format(dir.path()).expect("one of ours");
     }
 
     #[test]

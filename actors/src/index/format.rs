@@ -59,7 +59,7 @@ pub(super) struct DelegationRecord {
 }
 
 /// A use of a file: by what an operation is found.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct FileUse {
     pub(super) space: String,
     pub(super) key: String,

@@ -51,6 +51,11 @@ pub(super) fn space(id: &SpaceId) -> Vec<u8> {
     Name::new(NODE, b's').and(id.as_str().as_bytes()).0
 }
 
+/// All delegations of any space.
+pub(super) fn all_delegations() -> Vec<u8> {
+    Name::new(NODE, b'd').0
+}
+
 /// Where the bytes of a delegation stand, in any space.
 pub(super) fn delegation(address: &Address) -> Vec<u8> {
     Name::new(NODE, b'd').and(address.as_bytes()).0
@@ -76,6 +81,13 @@ pub(super) fn file_use(hash: &BlobHash, number: u32, version: &Version) -> Vec<u
 pub(super) struct InSpace(pub(super) u32);
 
 impl InSpace {
+    /// What all records of the space begin with; a letter follows.
+    pub(super) fn all(self) -> Vec<u8> {
+        let mut name = Name::new(self.0, 0).0;
+        name.pop();
+        name
+    }
+
     /// All entries.
     pub(super) fn entries(self) -> Vec<u8> {
         Name::new(self.0, b'E').0

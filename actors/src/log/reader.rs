@@ -28,7 +28,8 @@ pub struct LogReader {
 }
 
 impl LogReader {
-    pub(super) fn new(dir: &Path, disk: Arc<dyn Disk>) -> Self {
+    /// Of the log in this folder, which nobody needs to have open.
+    pub(crate) fn new(dir: &Path, disk: Arc<dyn Disk>) -> Self {
         let segments = Segments { dir: dir.to_owned(), disk, open: Mutex::default(), written: AtomicU64::new(0) };
         Self { segments: Arc::new(segments) }
     }

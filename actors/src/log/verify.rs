@@ -9,6 +9,7 @@ use super::{
     record::Kind,
     replay,
     scan::{Found, Piece},
+    segment,
 };
 use crate::disk::Disk;
 
@@ -34,6 +35,12 @@ where
         each(replay::replayed(piece))
     };
     replay::replay(disk, dir, None, &mut checked).map(drop)
+}
+
+/// The name of a segment's file.
+#[must_use]
+pub fn file_name(segment: u32) -> String {
+    segment::path_of(Path::new(""), segment).display().to_string()
 }
 
 /// The values of a commit that are not what their hash says.

@@ -3,8 +3,10 @@
 //! A value's bytes are freed when its operation has not been the winner for the retention time, and the winner's bytes are
 //! here: the winner may turn void, and then the one before it counts again. What loses from now on is not due before that
 //! time has passed, so one look at a segment tells when the next one is worth its while, and no books are kept.
+//!
+//! Each step is done under the [`CollectLock`], and left for later while a backup holds that.
 
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use kvspace_protocol::{
     id::{BlobHash, Millis},
@@ -14,7 +16,9 @@ use kvspace_protocol::{
 use tokio::sync::Notify;
 
 use crate::{
-    clock, failpoint,
+    clock,
+    disk::CollectLock,
+    failpoint,
     index::{Fate, IndexError, Stored, signed},
     log::{Compacted, ReplayedCommit},
     space::Storage,
@@ -29,9 +33,26 @@ const SEGMENT_PART_MIN: u64 = 64;
 #[derive(Clone)]
 pub(super) struct Collector {
     storage: Storage,
+    data_dir: PathBuf,
     retention_ms: i64,
     interval: Duration,
     stopped: Arc<Notify>,
+}
+
+/// When to look at what.
+#[derive(Debug)]
+struct Plan {
+    /// Whether what a former process left was removed.
+    swept: bool,
+    files: Millis,
+    /// By number; those that are not here are due.
+    segments: BTreeMap<u32, Millis>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { swept: false, files: Millis(0), segments: BTreeMap::new() }
+    }
 }
 
 /// What becomes of a value's bytes.
@@ -56,9 +77,9 @@ struct Look {
 }
 
 impl Collector {
-    pub(super) fn new(storage: Storage, retention: Duration, interval: Duration) -> Self {
+    pub(super) fn new(storage: Storage, data_dir: PathBuf, retention: Duration, interval: Duration) -> Self {
         let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-        Self { storage, retention_ms, interval, stopped: Arc::new(Notify::new()) }
+        Self { storage, data_dir, retention_ms, interval, stopped: Arc::new(Notify::new()) }
     }
 
     /// Ends [`Collector::run`] after what it is at.
@@ -68,40 +89,57 @@ impl Collector {
 
     /// Works until it is stopped.
     pub(super) async fn run(self) {
-        let mut due: BTreeMap<u32, Millis> = BTreeMap::new();
-        let mut swept = false;
+        let mut plan = Plan::default();
         loop {
-            let collector = self.clone();
-            let pass = tokio::task::spawn_blocking(move || {
-                if !swept && let Err(error) = collector.sweep() {
-                    tracing::warn!(%error, "cannot remove files that nobody needs");
-                }
-                if let Err(error) = collector.files() {
-                    tracing::warn!(%error, "cannot look for files that nobody needs");
-                }
-                (collector.next_segment(&due), due)
+            let (collector, began) = (self.clone(), clock::now());
+            let step = tokio::task::spawn_blocking(move || {
+                let worked = collector.step(&mut plan);
+                (worked, plan)
             });
-            let Ok((next, known)) = pass.await else { return };
-            (due, swept) = (known, true);
-            let began = clock::now();
-            if let Some(segment) = next {
-                let collector = self.clone();
-                let looked = tokio::task::spawn_blocking(move || collector.segment(segment)).await;
-                let Ok(looked) = looked else { return };
-                let again = looked.unwrap_or_else(|error| {
-                    tracing::warn!(segment, %error, "cannot look for what may be freed");
-                    clock::now().plus(self.retention_ms.max(1))
-                });
-                due.insert(segment, again);
-            }
+            let Ok((worked, planned)) = step.await else { return };
+            plan = planned;
             // Half of the time at most goes into this while there is something to do.
             let took_ms = u64::try_from(clock::now().0 - began.0).unwrap_or_default();
-            let pause = if next.is_some() { Duration::from_millis(took_ms).min(self.interval) } else { self.interval };
+            let pause = if worked { Duration::from_millis(took_ms).min(self.interval) } else { self.interval };
             tokio::select! {
                 () = self.stopped.notified() => return,
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// Does what is due: the files, or one segment. False when there was nothing.
+    fn step(&self, plan: &mut Plan) -> bool {
+        let Some(_alone) = self.alone() else { return false };
+        if !std::mem::replace(&mut plan.swept, true)
+            && let Err(error) = self.sweep()
+        {
+            tracing::warn!(%error, "cannot remove files that nobody needs");
+        }
+        if plan.files <= clock::now() {
+            if let Err(error) = self.files() {
+                tracing::warn!(%error, "cannot look for files that nobody needs");
+            }
+            plan.files = clock::now().plus(self.interval_ms());
+        }
+        let Some(segment) = self.next_segment(&plan.segments) else { return false };
+        let again = self.segment(segment).unwrap_or_else(|error| {
+            tracing::warn!(segment, %error, "cannot look for what may be freed");
+            clock::now().plus(self.interval_ms())
+        });
+        plan.segments.insert(segment, again);
+        true
+    }
+
+    /// The right to take something away; `None` while a backup is made.
+    fn alone(&self) -> Option<CollectLock> {
+        let alone = CollectLock::try_alone(&self.data_dir);
+        let alone = alone.inspect_err(|error| tracing::warn!(%error, "cannot take the lock for collecting"));
+        alone.ok().flatten()
+    }
+
+    fn interval_ms(&self) -> i64 {
+        i64::try_from(self.interval.as_millis()).unwrap_or(i64::MAX).max(1)
     }
 
     /// Removes the files that no operation needs and no upload holds: what a process left that ended in between.
@@ -170,7 +208,7 @@ impl Collector {
         }
         let (before, after) = (done.bytes_before, done.bytes_after);
         tracing::debug!(segment, before, after, "looked for what may be freed");
-        Ok(look.into_inner().next(now, self.retention_ms, i64::try_from(self.interval.as_millis()).unwrap_or(i64::MAX)))
+        Ok(look.into_inner().next(now, self.retention_ms, self.interval_ms()))
     }
 
     /// Which values of a commit are needed.

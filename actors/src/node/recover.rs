@@ -18,9 +18,11 @@ use crate::{
 
 /// Between two words on how far it is.
 const PROGRESS_MS: i64 = 5_000;
+/// Epochs that are kept by name when nobody asks.
+const PASSED_OVER_MAX: usize = 1_000;
 
 /// Takes the log's commits into the index, in order.
-pub(super) struct Recovery {
+pub(crate) struct Recovery {
     records: Records,
     key: SigningKey,
     host: HostKey,
@@ -31,19 +33,21 @@ pub(super) struct Recovery {
     cores_max: usize,
     told: Millis,
     /// Commits taken in.
-    pub(super) commits: u64,
+    pub(crate) commits: u64,
     /// Places in the log that are broken, and epochs that do not hold without what was there.
-    pub(super) damaged: u64,
+    pub(crate) damaged: u64,
+    /// Epochs that do not hold, and why; not all, if there are many.
+    passed_over: Vec<(SpaceId, String)>,
 }
 
 impl Recovery {
-    pub(super) fn new(records: Records, key: SigningKey, incarnation: Incarnation, cores_max: usize) -> Self {
+    pub(crate) fn new(records: Records, key: SigningKey, incarnation: Incarnation, cores_max: usize) -> Self {
         let host = HostKey(key.verifying_key().to_bytes());
-        let (index, cores, told) = (None, BTreeMap::new(), clock::now());
-        Self { records, key, host, incarnation, index, cores, cores_max, told, commits: 0, damaged: 0 }
+        let (index, cores, told, passed_over) = (None, BTreeMap::new(), clock::now(), Vec::new());
+        Self { records, key, host, incarnation, index, cores, cores_max, told, commits: 0, damaged: 0, passed_over }
     }
 
-    pub(super) fn take(&mut self, log: &LogReader, replayed: Replayed) -> Result<(), IndexError> {
+    pub(crate) fn take(&mut self, log: &LogReader, replayed: Replayed) -> Result<(), IndexError> {
         match replayed {
             Replayed::Commit(commit) => self.take_commit(log, commit),
             Replayed::Damage(damage) => {
@@ -110,7 +114,15 @@ impl Recovery {
 
     fn pass_over(&mut self, space: &SpaceId, error: &dyn std::fmt::Display) {
         self.damaged += 1;
+        if self.passed_over.len() < PASSED_OVER_MAX {
+            self.passed_over.push((space.clone(), error.to_string()));
+        }
         tracing::error!(%space, %error, "an epoch of the log is passed over");
+    }
+
+    /// The epochs that were passed over since this was asked last, and why.
+    pub(crate) fn passed_over(&mut self) -> Vec<(SpaceId, String)> {
+        std::mem::take(&mut self.passed_over)
     }
 
     fn tell(&mut self, at: Position) {
@@ -123,7 +135,7 @@ impl Recovery {
     }
 
     /// The index, whole.
-    pub(super) fn finish(self, log: &LogReader) -> Result<Index, IndexError> {
+    pub(crate) fn finish(self, log: &LogReader) -> Result<Index, IndexError> {
         match self.index {
             Some(index) => Ok(index),
             None => Index::new(self.records, log.clone()),

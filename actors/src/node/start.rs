@@ -78,7 +78,12 @@ impl Node {
     pub(super) async fn start_on(options: Options, storage: StorageOptions) -> Result<Self, StartError> {
         let opened = tokio::task::spawn_blocking(move || open(options, storage)).await;
         let inner = Arc::new(opened.map_err(|error| StartError::Failed(error.to_string()))??);
-        let collector = Collector::new(inner.storage.clone(), inner.options.retention, inner.options.collect_interval);
+        let collector = Collector::new(
+            inner.storage.clone(),
+            inner.options.data_dir.clone(),
+            inner.options.retention,
+            inner.options.collect_interval,
+        );
         let task = tokio::spawn(collector.clone().run());
         *inner.collecting.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some((collector, task));
         Ok(Self { inner })

@@ -51,6 +51,17 @@ impl Output {
         tokio::io::stdout()
     }
 
+    /// Standard output for a stream of bytes, for who writes without a runtime.
+    pub(crate) fn stream(self) -> io::Stdout {
+        io::stdout()
+    }
+
+    /// The result of a command whose standard output is a stream: it goes to standard error.
+    pub(crate) fn result_beside(self, lines: &str, object: &Value) -> Result<(), CliError> {
+        let text = if self.json { object.to_string() } else { lines.trim_end().to_owned() };
+        Ok(writeln!(io::stderr(), "{text}")?)
+    }
+
     /// A remark beside the result.
     pub(crate) fn note(self, text: &str) {
         if !self.json {

@@ -53,10 +53,11 @@ impl ServeArgs {
     /// # Errors
     /// [`ConfigError`] names the option that cannot be used.
     pub(crate) fn config(&self) -> Result<Config, ConfigError> {
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        kvspace_config::load(Sources { file: self.config.clone(), environment, flags: self.flags() })
+        kvspace_config::load(Sources {
+            file: self.config.clone(),
+            environment: super::data::environment(),
+            flags: self.flags(),
+        })
     }
 
     fn flags(&self) -> Vec<(&'static str, Value)> {

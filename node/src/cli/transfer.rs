@@ -48,13 +48,23 @@ fn line(done: u64, total: Option<u64>) -> String {
     }
 }
 
-fn bytes(count: u64) -> String {
+/// A number of bytes in round numbers.
+pub(crate) fn bytes(count: u64) -> String {
     let mib = 1024 * 1024;
-    if count < 1024 * mib {
+    if count < 1024 {
+        format!("{count} B")
+    } else if count < mib {
+        format!("{} KiB", count / 1024)
+    } else if count < 1024 * mib {
         format!("{} MiB", count / mib)
     } else {
         format!("{}.{} GiB", count / mib / 1024, count / mib % 1024 * 10 / 1024)
     }
+}
+
+/// So many things.
+pub(crate) fn some(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -65,6 +75,8 @@ mod tests {
     fn progress_is_said_in_round_numbers() {
         assert_eq!(line(50 << 20, Some(100 << 20)), "50 MiB of 100 MiB (50 %)");
         assert_eq!(line(1 << 20, None), "1 MiB");
+        assert_eq!((bytes(17), bytes(5000)), ("17 B".to_owned(), "4 KiB".to_owned()));
+        assert_eq!((some(1, "key"), some(0, "key")), ("1 key".to_owned(), "0 keys".to_owned()));
         assert_eq!(line(3 << 29, Some(2 << 30)), "1.5 GiB of 2.0 GiB (75 %)");
     }
 }

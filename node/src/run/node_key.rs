@@ -30,17 +30,22 @@ pub(crate) enum KeyError {
 
 /// Reads the key, or makes one if the file is not there.
 pub(crate) fn load_or_create(path: &Path) -> Result<[u8; 32], KeyError> {
-    let failed = |source| KeyError::Io { path: path.to_owned(), source };
+    if let Some(key) = load(path)? {
+        return Ok(key);
+    }
+    let mut key = [0; 32];
+    SysRng.try_fill_bytes(&mut key).map_err(|error| KeyError::Random(error.to_string()))?;
+    write(path, &key).map_err(|source| KeyError::Io { path: path.to_owned(), source })?;
+    tracing::info!(path = %path.display(), "made a new key for this node");
+    Ok(key)
+}
+
+/// Reads the key; `None` if the file is not there.
+pub(crate) fn load(path: &Path) -> Result<Option<[u8; 32]>, KeyError> {
     match File::open(path) {
-        Ok(file) => read(path, file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut key = [0; 32];
-            SysRng.try_fill_bytes(&mut key).map_err(|error| KeyError::Random(error.to_string()))?;
-            write(path, &key).map_err(failed)?;
-            tracing::info!(path = %path.display(), "made a new key for this node");
-            Ok(key)
-        }
-        Err(error) => Err(failed(error)),
+        Ok(file) => read(path, file).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(KeyError::Io { path: path.to_owned(), source }),
     }
 }
 

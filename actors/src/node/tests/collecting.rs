@@ -86,7 +86,8 @@ impl Collecting {
     async fn collect(&self, retention: Duration) {
         let storage = self.world.node.inner.storage.clone();
         storage.index.records().settle().expect("applied");
-        let collector = Collector::new(storage.clone(), retention, Duration::from_secs(1));
+        let collector =
+            Collector::new(storage.clone(), self.world.dir.path().to_owned(), retention, Duration::from_secs(1));
         let pass = move || {
             collector.files().expect("the index reads");
             for info in storage.log.segments().into_iter().filter(|info| info.is_sealed) {
