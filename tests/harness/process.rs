@@ -54,7 +54,7 @@ impl Setup {
             fs::create_dir(&data).expect("a data folder");
             write_private(&data.join("node.key"), &blake3::Hash::from_bytes(key).to_hex());
         }
-        let mut node = Node { setup: self, folder: Arc::new(folder), running: None };
+        let mut node = Node { setup: self, folder: Arc::new(folder), running: None, failpoint: None };
         node.start();
         node
     }
@@ -72,6 +72,8 @@ pub(crate) struct Node {
     setup: Setup,
     folder: Arc<TempDir>,
     running: Option<Running>,
+    /// Where the next process ends by itself.
+    failpoint: Option<String>,
 }
 
 struct Running {
@@ -99,8 +101,35 @@ impl Node {
             .args(["serve", "--json", "--http", "127.0.0.1:0", "--operator", "127.0.0.1:0", "--data-dir"])
             .arg(self.data_dir())
             .env("KVSPACE_STORAGE__SEGMENT_BYTES", SEGMENT_BYTES)
+            .envs(self.failpoint.iter().map(|failpoint| ("KVSPACE_FAILPOINT", failpoint)))
             .envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// Starts a process that ends at this failpoint, when it is there for the n-th time.
+    pub(crate) fn start_to_end_at(&mut self, name: &str, times: u64) {
+        self.failpoint = Some(format!("{name}:{times}"));
+        self.start();
+        self.failpoint = None;
+    }
+
+    /// The same for a process that ends while it starts; `None` if it does not.
+    pub(crate) fn start_until(&mut self, name: &str, times: u64) -> Option<ExitStatus> {
+        self.failpoint = Some(format!("{name}:{times}"));
+        let mut process = self.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the node starts");
+        self.failpoint = None;
+        ended_within(&mut process, DEADLINE)
+    }
+
+    /// Asks it to end (SIGTERM).
+    pub(crate) fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// How it ended by itself; `None` if it still runs.
+    pub(crate) fn ended_by_itself(&mut self) -> Option<ExitStatus> {
+        let Running { mut process, .. } = self.running.take().expect("it runs");
+        ended_within(&mut process, Duration::from_secs(5))
     }
 
     /// Starts the process again, on the same folder.
@@ -265,6 +294,20 @@ fn wait_for_end(process: &mut Child, output: &Receiver<String>) -> ExitStatus {
             }
         }
     }
+}
+
+/// How a process ended within this time; otherwise it is ended.
+fn ended_within(process: &mut Child, time: Duration) -> Option<ExitStatus> {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        if let Some(status) = process.try_wait().expect("it is ours") {
+            return Some(status);
+        }
+        thread::park_timeout(Duration::from_millis(2));
+    }
+    drop(process.kill());
+    drop(process.wait());
+    None
 }
 
 /// Runs a command that ends by itself; its output and error.
