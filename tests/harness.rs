@@ -2,6 +2,7 @@
 //! and bad.
 
 pub(crate) mod cli;
+pub(crate) mod disk;
 pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod tokens;

@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod crash;
+mod full;
 mod harness;
 mod tidy;
 mod tinycloud;

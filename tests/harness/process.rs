@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Connection, Request, Response, get};
+use super::{Connection, Request, Response, disk::SmallDisk, get};
 
 /// Far beyond what anything here takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -31,6 +31,8 @@ const SEGMENT_BYTES: &str = "13631488";
 pub(crate) struct Setup {
     environment: Vec<(String, String)>,
     key: Option<[u8; 32]>,
+    /// The disk of the node's own, in bytes.
+    disk_bytes: Option<u64>,
 }
 
 impl Setup {
@@ -46,6 +48,11 @@ impl Setup {
         Self { key: Some(key), ..self }
     }
 
+    /// A file system of this size for the data, which only the node and its namespace see.
+    pub(crate) fn disk(self, bytes: u64) -> Self {
+        Self { disk_bytes: Some(bytes), ..self }
+    }
+
     /// Runs a node on a new folder.
     pub(crate) fn start(self) -> Node {
         let folder = tempfile::tempdir().expect("a folder for the node");
@@ -54,7 +61,8 @@ impl Setup {
             fs::create_dir(&data).expect("a data folder");
             write_private(&data.join("node.key"), &blake3::Hash::from_bytes(key).to_hex());
         }
-        let mut node = Node { setup: self, folder: Arc::new(folder), running: None };
+        let disk = self.disk_bytes.map(|bytes| SmallDisk::mount(&folder.path().join("data"), bytes));
+        let mut node = Node { setup: self, folder: Arc::new(folder), running: None, failpoint: None, disk };
         node.start();
         node
     }
@@ -72,6 +80,9 @@ pub(crate) struct Node {
     setup: Setup,
     folder: Arc<TempDir>,
     running: Option<Running>,
+    /// Where the next process ends by itself.
+    failpoint: Option<String>,
+    disk: Option<SmallDisk>,
 }
 
 struct Running {
@@ -92,15 +103,50 @@ impl Node {
         self.folder.path().join("data")
     }
 
+    /// A path on the disk of its own, as it is seen from here.
+    pub(crate) fn on_disk(&self, name: &str) -> PathBuf {
+        self.disk.as_ref().expect("it has a disk of its own").path(&self.data_dir().join(name))
+    }
+
     /// The command that runs a node on this folder.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kvspace"));
+        let mut command = match &self.disk {
+            None => Command::new(env!("CARGO_BIN_EXE_kvspace")),
+            Some(disk) => disk.command(env!("CARGO_BIN_EXE_kvspace")),
+        };
         command
             .args(["serve", "--json", "--http", "127.0.0.1:0", "--operator", "127.0.0.1:0", "--data-dir"])
             .arg(self.data_dir())
             .env("KVSPACE_STORAGE__SEGMENT_BYTES", SEGMENT_BYTES)
+            .envs(self.failpoint.iter().map(|failpoint| ("KVSPACE_FAILPOINT", failpoint)))
             .envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// Starts a process that ends at this failpoint, when it is there for the n-th time.
+    pub(crate) fn start_to_end_at(&mut self, name: &str, times: u64) {
+        self.failpoint = Some(format!("{name}:{times}"));
+        self.start();
+        self.failpoint = None;
+    }
+
+    /// The same for a process that ends while it starts; `None` if it does not.
+    pub(crate) fn start_until(&mut self, name: &str, times: u64) -> Option<ExitStatus> {
+        self.failpoint = Some(format!("{name}:{times}"));
+        let mut process = self.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the node starts");
+        self.failpoint = None;
+        ended_within(&mut process, DEADLINE)
+    }
+
+    /// Asks it to end (SIGTERM).
+    pub(crate) fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// How it ended by itself; `None` if it still runs.
+    pub(crate) fn ended_by_itself(&mut self) -> Option<ExitStatus> {
+        let Running { mut process, .. } = self.running.take().expect("it runs");
+        ended_within(&mut process, Duration::from_secs(5))
     }
 
     /// Starts the process again, on the same folder.
@@ -265,6 +311,20 @@ fn wait_for_end(process: &mut Child, output: &Receiver<String>) -> ExitStatus {
             }
         }
     }
+}
+
+/// How a process ended within this time; otherwise it is ended.
+fn ended_within(process: &mut Child, time: Duration) -> Option<ExitStatus> {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        if let Some(status) = process.try_wait().expect("it is ours") {
+            return Some(status);
+        }
+        thread::park_timeout(Duration::from_millis(2));
+    }
+    drop(process.kill());
+    drop(process.wait());
+    None
 }
 
 /// Runs a command that ends by itself; its output and error.

@@ -1,7 +1,9 @@
 //! What only the inside can bring about: an actor that fails, a disk that does.
 
+mod full;
 mod model;
 mod power;
+mod scribbles;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
