@@ -56,6 +56,9 @@ const MARK: &[u8] = b"\0covered";
 /// The least key that is not the index's own.
 const FIRST: &[u8] = &[1];
 
+/// What is left free on the disk, unless somebody says otherwise.
+const FREE_BYTES_MIN: u64 = 32 * 1024 * 1024;
+
 /// How records are opened. The default is what a node uses.
 #[derive(Debug, Clone)]
 pub struct RecordsOptions {
@@ -63,13 +66,21 @@ pub struct RecordsOptions {
     pub cache_bytes: u64,
     /// The id of the machine's present boot. With `None` only an index that was closed is trusted.
     pub boot_id: Option<String>,
+    /// What must be free on the disk before a batch is applied, in bytes: sled does not survive a full disk, and a batch
+    /// dirties a few MiB of pages at most.
+    pub free_bytes_min: u64,
     /// The file operations, beside those of the store itself.
     pub disk: Arc<dyn Disk>,
 }
 
 impl Default for RecordsOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 * 1024 * 1024, boot_id: trust::boot_id(), disk: Arc::new(OsDisk) }
+        Self {
+            cache_bytes: 64 * 1024 * 1024,
+            boot_id: trust::boot_id(),
+            free_bytes_min: FREE_BYTES_MIN,
+            disk: Arc::new(OsDisk),
+        }
     }
 }
 
@@ -115,7 +126,11 @@ impl Records {
                 (store, None, Some(reason))
             }
         };
-        let disk = (Arc::clone(&options.disk), dir.to_owned());
+        let disk = shared::Space {
+            disk: Arc::clone(&options.disk),
+            dir: dir.to_owned(),
+            free_bytes_min: options.free_bytes_min,
+        };
         let records = Self::start(Shared::new(Arc::new(store), Some(trust), Some(disk)))?;
         Ok(Opened { records, covered, fresh })
     }

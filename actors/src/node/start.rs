@@ -170,7 +170,11 @@ fn open(options: Options, storage: StorageOptions) -> Result<Inner, StartError> 
         reserve_bytes: storage.log.reserve_bytes.min(options.reserve_free_bytes / 4),
         ..storage.log
     };
-    let records = RecordsOptions { cache_bytes: options.index_cache_bytes, ..storage.records };
+    let records = RecordsOptions {
+        cache_bytes: options.index_cache_bytes,
+        free_bytes_min: storage.records.free_bytes_min.min(options.reserve_free_bytes / 8),
+        ..storage.records
+    };
     let recovery = |records| Recovery::new(records, key.clone(), incarnations.current(), options.active_spaces_max);
     let recovered = recover(&data_dir.log(), &data_dir.index(), &log_options, &records, &recovery)?;
     let Recovered { log, index, damaged } = recovered;

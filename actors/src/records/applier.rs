@@ -8,16 +8,13 @@ use std::{
 
 use super::{
     queue::Work,
-    shared::{End, Progress, Shared},
+    shared::{End, Progress, Shared, Space},
     store::StoreError,
 };
 use crate::failpoint;
 
 /// How long a record waits for more.
 const LINGER: Duration = Duration::from_secs(1);
-/// What must be free on the disk before a batch: sled does not survive a full one, and a batch of 200 records dirties a
-/// few MiB of pages at most.
-pub(super) const FREE_BYTES_MIN: u64 = 32 * 1024 * 1024;
 /// The pause between two questions for room on the disk.
 const DISK_PAUSE: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(1) };
 
@@ -65,14 +62,14 @@ fn await_commits(shared: &Shared) {
 
 /// Returns whether the disk has room: true as soon as it has, false if it has none at the end.
 fn await_disk(shared: &Shared) -> Result<bool, StoreError> {
-    let Some((disk, dir)) = &shared.disk else {
+    let Some(Space { disk, dir, free_bytes_min }) = &shared.disk else {
         return Ok(true);
     };
     let mut short = false;
     loop {
         let free = disk.free_bytes(dir);
         let free = free.map_err(|e| StoreError::new(format!("cannot tell the room at {}: {e}", dir.display())))?;
-        if free >= FREE_BYTES_MIN {
+        if free >= *free_bytes_min {
             if short {
                 tracing::info!(free_bytes = free, "the index goes on: there is room on the disk again");
             }

@@ -29,8 +29,15 @@ pub(super) struct Shared {
     /// `None` for a store that does not outlive the process.
     pub(super) trust: Option<Trust>,
     /// Where the store takes its bytes from; `None` for a store that takes none.
-    pub(super) disk: Option<(Arc<dyn Disk>, PathBuf)>,
+    pub(super) disk: Option<Space>,
     failure: Mutex<Option<StoreError>>,
+}
+
+/// The disk that the store takes its bytes from.
+pub(super) struct Space {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
+    pub(super) free_bytes_min: u64,
 }
 
 /// Where the way from log to store stands.
@@ -56,7 +63,7 @@ pub(super) enum End {
 }
 
 impl Shared {
-    pub(super) fn new(store: Arc<dyn Store>, trust: Option<Trust>, disk: Option<(Arc<dyn Disk>, PathBuf)>) -> Self {
+    pub(super) fn new(store: Arc<dyn Store>, trust: Option<Trust>, disk: Option<Space>) -> Self {
         Self {
             store,
             tail: RwLock::default(),

@@ -179,12 +179,12 @@ fn a_nearly_full_disk_has_the_index_wait_and_go_on() {
     let disk = Arc::new(TestDisk::default());
     let options = RecordsOptions { disk: Arc::clone(&disk) as Arc<dyn Disk>, ..RecordsOptions::default() };
     let records = Records::open(dir.path(), &options).expect("opened").records;
-    disk.free.store(applier::FREE_BYTES_MIN - 1, Ordering::SeqCst);
+    disk.free.store(FREE_BYTES_MIN - 1, Ordering::SeqCst);
     commit(&records, "1", vec![many("a", 150)]);
     thread::sleep(SHORT);
     assert_eq!(records.shared().store.get(MARK), Ok(None));
     assert_eq!(all(&records).len(), 150, "readers do not notice");
-    disk.free.store(applier::FREE_BYTES_MIN, Ordering::SeqCst);
+    disk.free.store(FREE_BYTES_MIN, Ordering::SeqCst);
     records.settle().expect("settled");
     disk.free.store(0, Ordering::SeqCst);
     commit(&records, "2", vec![many("b", 150)]);
