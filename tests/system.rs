@@ -6,5 +6,6 @@ mod crash;
 mod harness;
 mod tidy;
 mod tinycloud;
+mod upkeep;
 mod values;
 mod wrong_input;

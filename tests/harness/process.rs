@@ -46,6 +46,12 @@ impl Setup {
         Self { key: Some(key), ..self }
     }
 
+    /// A node that does not run yet and has no data folder.
+    pub(crate) fn rest(self) -> Node {
+        let folder = tempfile::tempdir().expect("a folder for the node");
+        Node { setup: self, folder: Arc::new(folder), running: None }
+    }
+
     /// Runs a node on a new folder.
     pub(crate) fn start(self) -> Node {
         let folder = tempfile::tempdir().expect("a folder for the node");
