@@ -7,5 +7,6 @@ mod full;
 mod harness;
 mod tidy;
 mod tinycloud;
+mod upkeep;
 mod values;
 mod wrong_input;

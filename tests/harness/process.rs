@@ -53,6 +53,12 @@ impl Setup {
         Self { disk_bytes: Some(bytes), ..self }
     }
 
+    /// A node that does not run yet and has no data folder.
+    pub(crate) fn rest(self) -> Node {
+        let folder = tempfile::tempdir().expect("a folder for the node");
+        Node { setup: self, folder: Arc::new(folder), running: None, failpoint: None, disk: None }
+    }
+
     /// Runs a node on a new folder.
     pub(crate) fn start(self) -> Node {
         let folder = tempfile::tempdir().expect("a folder for the node");

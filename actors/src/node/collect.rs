@@ -135,7 +135,11 @@ impl Collector {
     fn alone(&self) -> Option<CollectLock> {
         let alone = CollectLock::try_alone(&self.data_dir);
         let alone = alone.inspect_err(|error| tracing::warn!(%error, "cannot take the lock for collecting"));
-        alone.ok().flatten()
+        let alone = alone.ok().flatten();
+        if alone.is_none() {
+            tracing::debug!("nothing is collected: the data folder is being copied");
+        }
+        alone
     }
 
     fn interval_ms(&self) -> i64 {
