@@ -33,7 +33,7 @@ fn a_full_disk_refuses_puts_until_there_is_room_again() {
     let setup = setup.option("retention.superseded_s", 0).option("retention.interval_s", 1);
     let mut world = World::of(setup.start(), 4);
     let (answers, _) = sync_channel(1);
-    let mut work = |world: &mut World| world.work(Instant::now() + Duration::from_millis(300), &answers, |_| ());
+    let work = |world: &mut World| world.work(Instant::now() + Duration::from_millis(300), &answers, |_| ());
     work(&mut world);
     world.check();
     let session = world.session.clone();
