@@ -48,7 +48,7 @@ impl World {
     pub(crate) fn work(&mut self, until: Instant, answers: &SyncSender<()>, meanwhile: impl FnOnce(&mut Node)) {
         let Self { node, writers, .. } = self;
         thread::scope(|scope| {
-            for writer in writers {
+            for writer in &*writers {
                 let (connection, answers) = (node.connect(), answers.clone());
                 scope.spawn(move || writer.lock().expect("no writer failed").work(connection, &answers, until));
             }

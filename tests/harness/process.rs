@@ -151,7 +151,7 @@ impl Node {
 
     /// How it ended by itself; `None` if it still runs.
     pub(crate) fn ended_by_itself(&mut self) -> Option<ExitStatus> {
-        let Running { mut process, .. } = self.running.take().expect("it runs");
+        let Running { mut process, .. } = self.running.take()?;
         ended_within(&mut process, Duration::from_secs(5))
     }
 

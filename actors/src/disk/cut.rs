@@ -9,11 +9,16 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use rand::{RngExt as _, rngs::StdRng};
 
 use super::{Disk, DiskFile, OsDisk};
+
+/// The log's next file, and how long a piece of it takes: in real life it is large, and commits go on meanwhile.
+const SPARE: &str = "next.zeros";
+const SPARE_TIME: Duration = Duration::from_millis(5);
 
 /// What survives of what was never synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +43,19 @@ pub(crate) struct Trouble {
 /// What is called before the operation at which the power is cut.
 type AtCut = Box<dyn FnOnce(&State) + Send>;
 
+/// What a cut waits for before it counts operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum During {
+    /// A segment is being written anew.
+    Compaction,
+    /// A segment has just been begun.
+    Roll,
+}
+
 /// A cut to come.
 struct Armed {
     operations: u64,
-    /// How the name of a file ends that must be there.
-    during: Option<&'static str>,
+    during: Option<During>,
     at_cut: AtCut,
 }
 
@@ -62,6 +75,8 @@ pub(crate) struct State {
     store_names: BTreeMap<PathBuf, u64>,
     armed: Option<Armed>,
     trouble: Trouble,
+    /// Whether a segment was begun since a cut was armed.
+    rolled: bool,
 }
 
 /// A file that is written through the seam.
@@ -105,24 +120,27 @@ impl CutDisk {
     /// The state before an operation that changes something.
     fn step(&self) -> MutexGuard<'_, State> {
         let mut state = self.state();
-        if let Some(armed) = &mut state.armed {
-            armed.operations = armed.operations.saturating_sub(1);
+        if let Some(armed) = &state.armed {
             let (operations, during) = (armed.operations, armed.during);
-            if operations == 0 && during.is_none_or(|end| state.has(end)) {
+            let counts = match during {
+                None => true,
+                Some(During::Compaction) => state.compacts(),
+                Some(During::Roll) => state.rolled,
+            };
+            if counts && operations == 0 {
                 state.cut();
+            } else if counts && let Some(armed) = &mut state.armed {
+                armed.operations -= 1;
             }
         }
         state
     }
 
-    /// Calls `at_cut` before the operation after so many, from when on there is a file whose name ends like `during`.
-    pub(crate) fn arm(
-        &self,
-        operations: u64,
-        during: Option<&'static str>,
-        at_cut: impl FnOnce(&State) + Send + 'static,
-    ) {
-        self.state().armed = Some(Armed { operations, during, at_cut: Box::new(at_cut) });
+    /// Calls `at_cut` before the operation after so many.
+    pub(crate) fn arm(&self, operations: u64, during: Option<During>, at_cut: impl FnOnce(&State) + Send + 'static) {
+        let mut state = self.state();
+        state.rolled = false;
+        state.armed = Some(Armed { operations, during, at_cut: Box::new(at_cut) });
     }
 
     /// Calls it now, if it was not called yet.
@@ -161,14 +179,14 @@ impl State {
         self.trouble.capacity_bytes.map_or(1 << 50, |capacity| capacity.saturating_sub(self.used_bytes()))
     }
 
-    /// Whether there is a file whose name ends so.
-    pub(crate) fn has(&self, end: &str) -> bool {
-        self.live.keys().any(|path| path.to_string_lossy().ends_with(end))
+    /// Whether a segment is being written anew.
+    pub(crate) fn compacts(&self) -> bool {
+        self.live.keys().any(|path| path.to_string_lossy().ends_with(".seg.new"))
     }
 
     /// Puts what a power cut leaves into another folder.
     pub(crate) fn leave(&self, to: &Path, unsynced: Unsynced, random: &mut StdRng) -> io::Result<()> {
-        let chance = [0.1, 0.5, 0.9][random.random_range(0..3)];
+        let chance = [0.1, 0.5, 0.9, 0.995][random.random_range(0..4)];
         let mut coin = || unsynced != Unsynced::Lost && random.random_bool(chance);
         let block = match unsynced {
             Unsynced::Lost => 512,
@@ -298,6 +316,7 @@ impl Disk for CutDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.step();
         fs::rename(from, to)?;
+        state.rolled |= from.ends_with(SPARE);
         // A folder takes along what is in it. That counts as durable at once: its only use syncs right behind it.
         let moved = |path: &PathBuf| {
             path.strip_prefix(from)
@@ -378,6 +397,9 @@ impl DiskFile for CutFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        if self.path.ends_with(SPARE) {
+            std::thread::sleep(SPARE_TIME);
+        }
         let mut state = self.disk.step();
         let fails = state.trouble.syncs_fail;
         match self.id {

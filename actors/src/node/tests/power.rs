@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     blobs::BlobOptions,
-    disk::cut::{CutDisk, Unsynced},
+    disk::cut::{CutDisk, During, Unsynced},
     log::LogOptions,
     records::RecordsOptions,
 };
@@ -48,13 +48,15 @@ enum Moment {
     Load,
     /// Under load, while a segment is written anew.
     Compaction,
+    /// Under load, when a segment has just been begun.
+    Roll,
     /// After a clean end.
     Stopped,
     /// While the node starts on what the cut before left.
     Start,
 }
 
-const MOMENTS: [Moment; 5] = [Moment::Load, Moment::Start, Moment::Compaction, Moment::Stopped, Moment::Load];
+const MOMENTS: [Moment; 5] = [Moment::Roll, Moment::Start, Moment::Compaction, Moment::Stopped, Moment::Load];
 
 /// What a cut left, and what was known in that moment.
 struct Left {
@@ -73,11 +75,11 @@ struct Counts {
     acknowledged: u64,
 }
 
-/// Has the disk leave something after so many operations more, when there is a file whose name ends like that.
+/// Has the disk leave something after so many operations more.
 fn arm(
     disk: &CutDisk,
     operations: u64,
-    during: Option<&'static str>,
+    during: Option<During>,
     seed: u64,
     model: Arc<Mutex<Model>>,
 ) -> Arc<Mutex<Option<Left>>> {
@@ -85,16 +87,16 @@ fn arm(
     let result = left.clone();
     disk.arm(operations, during, move |state| {
         let mut random = StdRng::seed_from_u64(seed);
-        let unsynced = match random.random_range(0..3) {
-            0 => Unsynced::Lost,
-            1 => Unsynced::Mixed(512),
+        let unsynced = match random.random_range(0..4) {
+            0 | 1 => Unsynced::Lost,
+            2 => Unsynced::Mixed(512),
             _ => Unsynced::Mixed(4096),
         };
         let dir = tempfile::tempdir().expect("a folder");
         state.leave(dir.path(), unsynced, &mut random).expect("left");
         // In this moment the disk stands still: what is acknowledged by now was durable before.
         let model = model.lock().expect("nobody failed").clone();
-        let during_compaction = state.has(".seg.new");
+        let during_compaction = state.compacts();
         *result.lock().expect("nobody failed") = Some(Left { dir, model, during_compaction });
     });
     left
@@ -119,7 +121,8 @@ async fn cut(moment: Moment, seed: u64, load: &Arc<Load>, dir: TempDir, counts: 
     }
     load.check(&node).await;
     let (operations, during, for_ms) = match moment {
-        Moment::Compaction => (0, Some(".seg.new"), MOMENT_MS),
+        Moment::Compaction => (random.random_range(0..4), Some(During::Compaction), MOMENT_MS),
+        Moment::Roll => (random.random_range(1..12), Some(During::Roll), MOMENT_MS),
         Moment::Stopped => (u64::MAX, None, CLEAN_MS),
         Moment::Load | Moment::Start => (random.random_range(0..OPERATIONS_MAX), None, u32::MAX),
     };
@@ -203,6 +206,12 @@ async fn a_power_cut_at_any_moment_loses_nothing_acknowledged() {
         let dir = cut(moment, seed << 16 | round << 1, &load, dir, &mut counts).await;
         counts.cuts += 1;
         counts.acknowledged += load.acknowledged.swap(0, Ordering::Relaxed);
+        if round % CUTS_CARRIED_ON == CUTS_CARRIED_ON - 1 {
+            let disk = CutDisk::new(dir.path()).expect("a disk");
+            let node = Node::start_on(options(dir.path()), storage(&disk, round)).await.expect("starts");
+            load.check(&node).await;
+            node.stop().await;
+        }
         world = Some((load, dir));
     }
     eprintln!("{counts:?}");
