@@ -57,7 +57,7 @@ pub struct Summary {
     pub epochs: u64,
     /// Their bytes in the log.
     pub epoch_bytes: u64,
-    /// Bytes of the inline values that came with them, freed or not.
+    /// Bytes of their inline values, freed or not.
     pub value_bytes: u64,
     /// Keys with a live value.
     pub keys: u64,

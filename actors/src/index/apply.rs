@@ -10,6 +10,7 @@ use kvspace_protocol::{
     dag::Branch,
     id::{BlobHash, EpochId, Key, Millis},
     kv::{Operation, seq_time},
+    limits::INLINE_BYTES_MAX,
     space::{Change, NewEpoch},
 };
 
@@ -69,6 +70,8 @@ struct Work<'a> {
     summary: Summary,
     /// The latest clock of the commit.
     time: Millis,
+    /// Bytes of the commit's inline values, whether they are still in the log or not.
+    value_bytes: u64,
     batches: Vec<Batch>,
     batch: Batch,
     /// The records of each epoch.
@@ -86,6 +89,7 @@ impl<'a> Work<'a> {
             blobs: BTreeMap::new(),
             summary: space.summary()?,
             time: Millis(0),
+            value_bytes: 0,
             batches: Vec::new(),
             batch: Batch::new(),
             epochs: Vec::new(),
@@ -97,6 +101,7 @@ impl<'a> Work<'a> {
 
     fn gather(&mut self, durable: &Durable<'a>) -> Result<(), IndexError> {
         self.blobs = durable.blobs.iter().copied().collect();
+        let mut values = BTreeSet::new();
         let names = self.space.names;
         if self.summary.epochs == 0 {
             self.put(keys::space(&self.space.id), format::encode(&names.0));
@@ -118,6 +123,10 @@ impl<'a> Work<'a> {
                 Change::Operation(operation) => {
                     for root in operation.standing.roots() {
                         self.put(names.written(root, operation.place), Vec::new());
+                    }
+                    let inline = operation.effect.value().filter(|value| value.size <= INLINE_BYTES_MAX);
+                    if let Some(value) = inline.filter(|value| values.insert(value.blob)) {
+                        self.value_bytes += value.size;
                     }
                     self.fresh.entry(operation.key.clone()).or_default().push(operation);
                 }
@@ -272,7 +281,7 @@ impl<'a> Work<'a> {
             self.summary.epochs += 1;
             self.summary.epoch_bytes += u64::from(at.length);
         }
-        self.summary.value_bytes += self.blobs.values().map(|at| u64::from(at.length)).sum::<u64>();
+        self.summary.value_bytes += self.value_bytes;
         self.seal();
         Ok(self.batches)
     }

@@ -123,17 +123,11 @@ impl Comparison<'_> {
     /// Whether two records that are not the same differ only in what compaction takes away.
     fn are_alike(&self, letter: u8, name: &[u8], kept: &[u8], made: &[u8]) -> bool {
         let alike = match letter {
-            b'S' => Self::same_counts(kept, made),
             b'E' => self.same_entry(name, kept, made),
             b'H' => self.same_operation(name, kept, made),
             _ => Ok(false),
         };
         alike.unwrap_or(false)
-    }
-
-    fn same_counts(kept: &[u8], made: &[u8]) -> Result<bool, IndexError> {
-        let (kept, made): (Summary, Summary) = (format::decode(kept)?, format::decode(made)?);
-        Ok(kept.value_bytes >= made.value_bytes && Summary { value_bytes: kept.value_bytes, ..made } == kept)
     }
 
     fn same_entry(&self, name: &[u8], kept: &[u8], made: &[u8]) -> Result<bool, IndexError> {
