@@ -15,7 +15,7 @@ use kvspace_protocol::{
 };
 
 use super::{
-    Index, IndexError, SpaceIndex, Summary,
+    Index, IndexError, SpaceIndex,
     format::{self, Entry, Stored},
     keys::{self, Rest},
     space::Fate,
