@@ -25,6 +25,8 @@ use crate::{
     messages::Panic,
 };
 
+mod verified;
+
 const SEGMENT_BYTES: u32 = 4 << 20;
 
 struct World {
