@@ -67,7 +67,7 @@ pub struct Progress {
     pub total_bytes: u64,
 }
 
-/// Looks through a data folder that no node runs on.
+/// Looks through a data folder that no node runs on. Blocks; never call it from a task.
 ///
 /// # Errors
 /// [`StartError`] when it is in use, is none of this program's, or cannot be read. What is damaged is no error: the report

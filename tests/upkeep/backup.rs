@@ -198,7 +198,15 @@ fn a_backup_that_is_not_whole_is_refused() {
 #[test]
 fn an_archive_of_something_else_is_refused() {
     let format: (&str, &[u8]) = ("format", b"kvspace data 1\n");
-    for path in ["../evil", "/etc/evil", "log/../../evil", "index/state", "blobs/../node.key", "./format"] {
+    for path in [
+        "../evil",
+        "/etc/evil",
+        "log/../../evil",
+        "index/state",
+        "blobs/../node.key",
+        "./format",
+        "log/../00000009.seg",
+    ] {
         refused(Path::new("-"), &archive(&[format, (path, b"x")]), "no backup");
     }
     refused(Path::new("-"), &archive(&[format, format]), "out of place");

@@ -195,7 +195,7 @@ fn uses(index: &Index) -> impl Iterator<Item = Result<Uses, IndexError>> {
         let (name, value) = record?;
         let mut rest = Rest::of(&name, &prefix).ok_or_else(broken)?;
         let hash = BlobHash(rest.hash().ok_or_else(broken)?);
-        let version = rest.u32().and_then(|_| rest.version()).ok_or_else(broken)?;
+        let version = rest.u32().and_then(|_| rest.version()).filter(|_| rest.0.is_empty()).ok_or_else(broken)?;
         Ok((hash, (format::decode(&value)?, version)))
     });
     let mut next = None;

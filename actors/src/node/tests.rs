@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod collecting;
+mod verified;
 
 const SEGMENT_BYTES: u32 = 4 << 20;
 
