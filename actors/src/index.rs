@@ -127,6 +127,18 @@ impl Index {
         })
     }
 
+    /// How many places of the log were found broken, over all starts: what the log has lost the index cannot show.
+    pub(crate) fn damaged(&self) -> Result<u64, IndexError> {
+        let damaged = self.records.get(&keys::damaged())?;
+        damaged.map_or(Ok(0), |damaged| format::decode(&damaged))
+    }
+
+    /// Counts more of them.
+    pub(crate) fn note_damage(&self, places: u64) -> Result<(), IndexError> {
+        let damaged = self.damaged()? + places;
+        self.records.write_aside(Batch::from([(keys::damaged(), Some(format::encode(&damaged)))]))
+    }
+
     /// A delegation from any space's log.
     pub(crate) fn delegation(&self, address: &Address) -> Result<Option<Proof>, IndexError> {
         let Some(found) = self.records.get(&keys::delegation(address))? else { return Ok(None) };

@@ -56,6 +56,11 @@ pub(super) fn all_delegations() -> Vec<u8> {
     Name::new(NODE, b'd').0
 }
 
+/// How many places of the log were found broken, over all starts.
+pub(super) fn damaged() -> Vec<u8> {
+    Name::new(NODE, b'x').0
+}
+
 /// Where the bytes of a delegation stand, in any space.
 pub(super) fn delegation(address: &Address) -> Vec<u8> {
     Name::new(NODE, b'd').and(address.as_bytes()).0

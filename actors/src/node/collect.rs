@@ -146,8 +146,13 @@ impl Collector {
         i64::try_from(self.interval.as_millis()).unwrap_or(i64::MAX).max(1)
     }
 
-    /// Removes the files that no operation needs and no upload holds: what a process left that ended in between.
-    fn sweep(&self) -> std::io::Result<()> {
+    /// Removes the files that no operation needs and no upload holds: what a process left that ended in between. Not after
+    /// the log was damaged: what it has lost may need them.
+    pub(super) fn sweep(&self) -> std::io::Result<()> {
+        if self.storage.index.damaged().map_err(std::io::Error::other)? > 0 {
+            tracing::warn!("the log was damaged once: files that nobody seems to need are left alone");
+            return Ok(());
+        }
         let needed = |hash: &BlobHash| self.storage.index.needs_file(hash).unwrap_or(true);
         let removed = self.storage.blobs.sweep(needed)?;
         if removed > 0 {

@@ -136,9 +136,13 @@ impl Recovery {
 
     /// The index, whole.
     pub(crate) fn finish(self, log: &LogReader) -> Result<Index, IndexError> {
-        match self.index {
-            Some(index) => Ok(index),
-            None => Index::new(self.records, log.clone()),
+        let index = match self.index {
+            Some(index) => index,
+            None => Index::new(self.records, log.clone())?,
+        };
+        if self.damaged > 0 {
+            index.note_damage(self.damaged)?;
         }
+        Ok(index)
     }
 }

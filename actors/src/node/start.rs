@@ -233,12 +233,13 @@ fn recover(
             let log = Log::open(log_dir, options, |reader, replayed| recovery.take(reader, replayed))?;
             let (commits, damaged) = (recovery.commits, recovery.damaged);
             let index = recovery.finish(&log.reader())?;
+            let damaged_ever = index.damaged()?;
             failpoint::reached("index.rebuilt");
             records.rebuilt()?;
             if has_log {
                 tracing::info!(commits, damaged, "the index has what the log has");
             }
-            Ok(Recovered { log, index, damaged })
+            Ok(Recovered { log, index, damaged: damaged_ever })
         });
         match result {
             Err(error) if tries_left > 0 && is_of_the_index(&error, &records) => {

@@ -201,3 +201,26 @@ async fn a_freed_value_reads_the_same_after_the_index_is_made_anew() {
     assert_eq!(test.get("k").await.expect("readable"), (10, SMALL));
     test.world.node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_nobody_names_is_removed_unless_the_log_has_lost_something() {
+    for (damage, left) in [(0, 1), (1, 2)] {
+        let test = Collecting::new().await;
+        test.put("large", 1, LARGE).await;
+        let mut upload = test.world.node.upload().await.expect("staged");
+        upload.write(&[9; LARGE]).await.expect("staged");
+        upload.finish().await.expect("durable").keep();
+        assert_eq!(test.files(), 2);
+        let storage = test.world.node.inner.storage.clone();
+        let dir = test.world.dir.path().to_owned();
+        let sweep = move || {
+            if damage > 0 {
+                storage.index.note_damage(damage).expect("noted");
+            }
+            Collector::new(storage, dir, Duration::ZERO, Duration::ZERO).sweep().expect("swept");
+        };
+        tokio::task::spawn_blocking(sweep).await.expect("no panic");
+        assert_eq!(test.files(), left);
+        test.world.node.stop().await;
+    }
+}
