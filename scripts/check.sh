@@ -20,5 +20,5 @@ else
     exit 1
 fi
 if [ "$full" = 1 ]; then
-    KVSPACE_LONG=1 step cargo test --workspace --locked --test '*' -- --test-threads=2
+    KVSPACE_LONG=1 step cargo test --workspace --locked -- --test-threads=2
 fi
