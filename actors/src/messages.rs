@@ -31,6 +31,8 @@ pub(crate) struct Request {
 /// What a call keeps from others until it is answered.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
+    /// The node does not end meanwhile.
+    pub(crate) under_way: Option<OwnedSemaphorePermit>,
     /// Its place among the calls of its space.
     pub(crate) place: Option<OwnedSemaphorePermit>,
     /// Its share of the memory for bodies.

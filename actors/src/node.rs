@@ -226,6 +226,7 @@ impl From<AppendError> for NodeError {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::DiskFull => Self::DiskFull,
+            AppendError::Busy => Self::Busy,
             AppendError::Closed => Self::Stopping,
             AppendError::TooLarge { .. } | AppendError::Failed(_) => Self::Storage(error.to_string()),
         }

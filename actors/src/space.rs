@@ -9,7 +9,7 @@ use kvspace_protocol::{
     limits::INLINE_BYTES_MAX,
     space::{CallId, Change, Fault, Output, Reply, Space},
 };
-use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{
     blobs::{Blobs, Staged},
@@ -32,7 +32,12 @@ pub(crate) struct Storage {
     pub(crate) blobs: Blobs,
     pub(crate) index: Index,
     pub(crate) incarnations: Arc<Incarnations>,
+    /// Places for commits under way; ending waits until all are free.
+    pub(crate) commits: Arc<Semaphore>,
 }
+
+/// Commits under way in the whole node; each space has one at most.
+pub(crate) const COMMITS_MAX: u32 = 1 << 20;
 
 /// Takes calls, feeds the core, does what it asks for. Ends on any fault; the registry then starts a new one from what
 /// is durable.
@@ -98,6 +103,9 @@ impl SpaceActor {
         let Ok(not_to_be_opened) = self.hosted.committing.clone().try_lock_owned() else {
             return self.fail(&|| NodeError::Storage("two commits of one space at once".into()), ctx);
         };
+        let Ok(under_way) = self.storage.commits.clone().try_acquire_owned() else {
+            return self.fail(&|| NodeError::Busy, ctx);
+        };
         self.committing = true;
         let bringing = Bringing {
             files: self.files_of(&commit.changes),
@@ -105,6 +113,7 @@ impl SpaceActor {
             blobs: Vec::new(),
             frontier: self.core.dag().frontier().collect(),
             _not_to_be_opened: not_to_be_opened,
+            _under_way: under_way,
         };
         // Of equal values in one commit the log needs one.
         let blobs: BTreeMap<BlobHash, Bytes> = commit.blobs.into_iter().collect();
@@ -175,6 +184,8 @@ struct Bringing {
     frontier: Vec<EpochId>,
     /// Nobody opens the space's core anew before the index shows the commit.
     _not_to_be_opened: OwnedMutexGuard<()>,
+    /// The node does not end before the commit is whole.
+    _under_way: OwnedSemaphorePermit,
 }
 
 /// Log first, then the index.
@@ -186,9 +197,8 @@ async fn make_durable(
 ) -> Result<(), AppendError> {
     let failed = |error: IndexError| AppendError::Failed(error.to_string().into());
     bringing.blobs = commit.blobs.iter().map(|(hash, _)| *hash).collect();
-    // The index falls behind this far only when it waits for room on the disk.
     let room = tokio::time::timeout(ROOM_WAIT, storage.index.room(&bringing.changes)).await;
-    let room = room.map_err(|_| AppendError::DiskFull)?.map_err(failed)?;
+    let room = room.map_err(|_| AppendError::Busy)?.map_err(failed)?;
     let index = storage.index.clone();
     let appended = storage.log.commit_with(commit, move |appended| index.begin(appended.end())).await;
     if matches!(appended, Err(AppendError::Failed(_))) {

@@ -158,9 +158,14 @@ impl InSpace {
         Name::new(self.0, b'T').0
     }
 
+    /// Where a delegation's bytes stand.
+    pub(super) fn delegation_places(self, address: &Address) -> Vec<u8> {
+        Name::new(self.0, b'T').and(address.as_bytes()).0
+    }
+
     /// That a delegation's bytes stand in the epoch at `place`.
     pub(super) fn delegation(self, address: &Address, place: Place) -> Vec<u8> {
-        Name::new(self.0, b'T').and(address.as_bytes()).place(place).0
+        Name(self.delegation_places(address)).place(place).0
     }
 
     /// All epochs with revocations.

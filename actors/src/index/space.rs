@@ -47,9 +47,11 @@ pub(crate) struct PageQuery<'a> {
     /// Keys must begin with this.
     pub(crate) prefix: &'a str,
     /// Which keys to take.
-    pub(crate) wanted: &'a dyn Fn(&str) -> bool,
-    /// Take at most so many, at least 1.
+    pub(crate) wanted: &'a (dyn Fn(&str) -> bool + Sync),
+    /// Take at most so many.
     pub(crate) take_max: usize,
+    /// Look at no more than so many.
+    pub(crate) look_max: usize,
 }
 
 /// The keys of one look at the index.
@@ -57,8 +59,10 @@ pub(crate) struct PageQuery<'a> {
 pub(crate) struct PageOfKeys {
     /// The keys, ascending.
     pub(crate) keys: Vec<Key>,
-    /// Whether there are more.
+    /// Whether one more was found than was to be taken.
     pub(crate) has_more: bool,
+    /// Where to go on if not everything was looked at.
+    pub(crate) next: Option<Key>,
 }
 
 impl SpaceIndex {
@@ -83,13 +87,28 @@ impl SpaceIndex {
 
     /// What is known of a token's operation of this version on a key.
     pub(crate) fn fate(&self, key: &str, identity: &Identity, version: &Version) -> Result<Fate, IndexError> {
-        // The entry first: what loses goes to the history in the same step.
-        let winner = self.entry(key)?.winner;
-        if winner.as_ref().is_some_and(|winner| winner.operation.version == *version) {
-            return Ok(Fate::Wins);
+        // The entry first: what loses goes to the history in the same step. What wins again leaves it in one step too, so
+        // what is found in neither is unknown only if the entry has stayed the same.
+        let mut entry = self.entry(key)?;
+        loop {
+            if entry.winner.as_ref().is_some_and(|winner| winner.operation.version == *version) {
+                return Ok(Fate::Wins);
+            }
+            if let Some(stored) = self.lost(key, identity, version)? {
+                return Ok(Fate::Lost { at: stored.lost_at, winner: entry.winner.map(Box::new) });
+            }
+            let again = self.entry(key)?;
+            if again == entry {
+                return Ok(Fate::Unknown);
+            }
+            entry = again;
         }
-        let lost = self.lost(key, identity, version)?;
-        Ok(lost.map_or(Fate::Unknown, |stored| Fate::Lost { at: stored.lost_at, winner: winner.map(Box::new) }))
+    }
+
+    /// Whether the log holds the bytes of a delegation.
+    pub(crate) fn holds(&self, address: &Address) -> Result<bool, IndexError> {
+        let prefix = self.names.delegation_places(address);
+        Ok(self.index.records.scan(&prefix, &prefix).next().transpose()?.is_some())
     }
 
     /// A token's operation of this version that does not win the key.
@@ -106,9 +125,13 @@ impl SpaceIndex {
         let prefix = self.names.entry(query.prefix);
         let from = self.names.entry(query.from.max(query.prefix));
         let mut page = PageOfKeys::default();
-        for record in self.index.records.scan(&prefix, &from) {
+        for (looked, record) in self.index.records.scan(&prefix, &from).enumerate() {
             let (name, value) = record?;
             let key = key_of(&name[entries.len()..])?;
+            if looked == query.look_max {
+                page.next = Some(key.into());
+                break;
+            }
             if !(query.wanted)(key) {
                 continue;
             }

@@ -183,7 +183,8 @@ impl Host {
                 }
             }
         }
-        let everything = PageQuery { from: "", prefix: "", wanted: &|_| true, take_max: usize::MAX };
+        let everything =
+            PageQuery { from: "", prefix: "", wanted: &|_| true, take_max: usize::MAX, look_max: usize::MAX };
         assert_eq!(index.page(&everything).expect("the index reads").keys, live);
         let summary = index.summary().expect("the index reads");
         assert_eq!((summary.keys, summary.live_bytes), (live.len() as u64, live_bytes));

@@ -14,6 +14,9 @@ pub enum AppendError {
     /// There is no room for another segment. Nothing was written.
     #[error("the disk is full")]
     DiskFull,
+    /// The index has fallen behind. Nothing was written.
+    #[error("the index has no room")]
+    Busy,
     /// No segment can hold it. Nothing was written.
     #[error("a commit of {size_bytes} bytes does not fit in a segment, which takes {size_bytes_max}")]
     TooLarge {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kvspace_protocol::{
     authority::{Denied, Grants, Proof},
     capability::lies_beneath,
-    id::{Address, BlobHash, EpochId, Millis, SpaceId},
+    id::{Address, BlobHash, EpochId, Key, Millis, SpaceId},
     kv::{Effect, Operation},
     limits::{INLINE_BYTES_MAX, PROOFS_MAX},
 };
@@ -19,13 +19,16 @@ use crate::{
     log::ReadError,
 };
 
+/// Entries that a list passes before others get their turn: a few milliseconds.
+const LOOK_MAX: usize = 1024;
+
 impl Node {
     /// Whether this node hosts the space.
     ///
     /// # Errors
     /// [`NodeError::Storage`].
-    pub async fn hosts(&self, space: &SpaceId) -> Result<bool, NodeError> {
-        Ok(self.space(space).await?.is_some())
+    pub fn hosts(&self, space: &SpaceId) -> Result<bool, NodeError> {
+        Ok(self.inner.spaces.is_active(space) || self.inner.storage.index.space(space)?.is_some())
     }
 
     /// Judges an invocation on one of its spaces; time, lifetime and signature are the caller's part.
@@ -92,10 +95,24 @@ impl Node {
             listed && after.is_none_or(|after| key > after) && is_granted(&query.grants, key)
         };
         let take_max = query.limit.unwrap_or(usize::MAX);
-        let from = after.map_or(&*query.path, |after| after.max(&query.path)).to_owned();
-        let from = from.as_str();
-        let page = hosted.index.page(&PageQuery { from, prefix: &query.path, wanted: &wanted, take_max })?;
-        Ok(Page { keys: page.keys, truncated: page.has_more })
+        let mut from = after.map_or(&*query.path, |after| after.max(&query.path)).to_owned();
+        let mut keys: Vec<Key> = Vec::new();
+        loop {
+            let page = hosted.index.page(&PageQuery {
+                from: &from,
+                prefix: &query.path,
+                wanted: &wanted,
+                take_max: take_max - keys.len(),
+                look_max: LOOK_MAX,
+            })?;
+            keys.extend(page.keys);
+            match page.next {
+                Some(next) => from = next.to_string(),
+                None => return Ok(Page { keys, truncated: page.has_more }),
+            }
+            // Nobody else waits for a long list.
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The ids of a space's heads.

@@ -27,7 +27,7 @@ use crate::{
     pool::Pool,
     records::{Records, RecordsOptions},
     registry::Registry,
-    space::Storage,
+    space::{COMMITS_MAX, Storage},
     spaces::Spaces,
 };
 
@@ -129,6 +129,8 @@ impl Node {
     pub async fn stop(&self) {
         self.inner.stopping.store(true, Ordering::SeqCst);
         let all_answered = self.inner.calls.acquire_many(CALLS_MAX).await;
+        // Who asked may be gone and the commit still on its way.
+        let all_durable = self.inner.storage.commits.acquire_many(COMMITS_MAX).await;
         let collecting = self.inner.collecting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some((collector, task)) = collecting {
             collector.stop();
@@ -147,7 +149,7 @@ impl Node {
         if let Err(error) = tokio::task::spawn_blocking(end).await {
             tracing::error!(%error, "the node did not end cleanly");
         }
-        drop(all_answered);
+        drop((all_answered, all_durable));
     }
 
     pub(super) async fn space(&self, space: &SpaceId) -> Result<Option<Arc<Hosted>>, super::NodeError> {
@@ -178,7 +180,8 @@ fn open(options: Options, storage: StorageOptions) -> Result<Inner, StartError> 
     let recovery = |records| Recovery::new(records, key.clone(), incarnations.current(), options.active_spaces_max);
     let recovered = recover(&data_dir.log(), &data_dir.index(), &log_options, &records, &recovery)?;
     let Recovered { log, index, damaged } = recovered;
-    let storage = Storage { log, blobs, index: index.clone(), incarnations };
+    let commits = Arc::new(Semaphore::new(COMMITS_MAX as usize));
+    let storage = Storage { log, blobs, index: index.clone(), incarnations, commits };
     let registry = Registry::start(storage.clone(), key)?;
     Ok(Inner {
         did: host.did(),

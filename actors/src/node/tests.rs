@@ -235,7 +235,7 @@ async fn what_is_durable_is_there_and_known_even_if_the_actor_fails_during_its_c
         [after.version.epoch],
         "it stands on the lost commit"
     );
-    assert!(world.node.delegated(&delegation).await.expect("readable").is_some(), "what the log holds is known");
+    assert!(world.node.delegated(&delegation).expect("readable").is_some(), "what the log holds is known");
     let invocation = world.invoke_as(&guest, &delegation);
     assert!(world.node.authorize(&world.space, &invocation, clock::now()).await.is_ok());
     world.node.stop().await;

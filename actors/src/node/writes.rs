@@ -65,11 +65,18 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError::Storage`].
-    pub async fn delegated(&self, token: &Token) -> Result<Option<Delegated>, NodeError> {
+    pub fn delegated(&self, token: &Token) -> Result<Option<Delegated>, NodeError> {
         let address = token.address();
-        let (hosted, skipped) = self.named(token).await?;
-        let held = !hosted.is_empty() && hosted.iter().all(|hosted| hosted.access().holds(&address));
-        Ok(held.then(|| Delegated { cid: address, activated: Vec::new(), skipped }))
+        let (mut hosted, mut skipped) = (0_usize, Vec::new());
+        // The index is asked and no space is opened: nobody has looked at the signature yet.
+        for space in named(token) {
+            match self.inner.storage.index.space(space)? {
+                Some(index) if index.holds(&address)? => hosted += 1,
+                Some(_) => return Ok(None),
+                None => skipped.push(space.clone()),
+            }
+        }
+        Ok((hosted > 0).then(|| Delegated { cid: address, activated: Vec::new(), skipped }))
     }
 
     /// Takes a delegation in; its time and signature are the caller's part.
@@ -132,9 +139,8 @@ impl Node {
 
     /// The spaces that a token names: those hosted here, and the others.
     async fn named(&self, token: &Token) -> Result<(Vec<Arc<Hosted>>, Vec<SpaceId>), NodeError> {
-        let named: BTreeSet<&SpaceId> = token.capabilities().iter().filter_map(|held| held.resource.space()).collect();
         let (mut hosted, mut others) = (Vec::new(), Vec::new());
-        for space in named {
+        for space in named(token) {
             match self.space(space).await? {
                 Some(here) => hosted.push(here),
                 None => others.push(space.clone()),
@@ -171,7 +177,15 @@ impl Node {
     }
 
     /// Begins to host a space: its first epoch holds the host delegation. Then comes what was parked for it.
+    ///
+    /// A task of its own: who asked may go away meanwhile, and the space is still made once.
     async fn create(&self, space: &SpaceId, token: &Proof, now: Millis) -> Result<(), NodeError> {
+        let (node, space, token) = (self.clone(), space.clone(), token.clone());
+        let made = tokio::spawn(async move { node.make(&space, &token, now).await });
+        made.await.unwrap_or_else(|error| Err(NodeError::Storage(error.to_string())))
+    }
+
+    async fn make(&self, space: &SpaceId, token: &Proof, now: Millis) -> Result<(), NodeError> {
         let spaces = &self.inner.spaces;
         let lane = spaces.lane(space).await;
         if let Some(hosted) = spaces.open(&lane, space, &self.inner.registry).await? {
@@ -183,7 +197,11 @@ impl Node {
         let index = self.inner.storage.index.new_space(space);
         let hosted = Arc::new(Hosted::opened(index, self.inner.registry.new_core(space)));
         let call = Call::Token { token: token.clone(), borrowed: allowed.borrowed };
-        self.call(&hosted, call, Held::default()).await?;
+        if let Err(error) = self.call(&hosted, call, Held::default()).await {
+            // The actor and its space hold each other: nobody else knows of them, so that ends here.
+            drop(hosted.actor.lock().await.take());
+            return Err(error);
+        }
         spaces.insert(hosted.clone());
         drop(lane);
         tracing::info!(%space, "hosting a new space");
@@ -197,7 +215,7 @@ impl Node {
 
     /// Asks a space's actor and waits for the answer.
     async fn call(&self, hosted: &Arc<Hosted>, call: Call, mut held: Held) -> Result<Reply, NodeError> {
-        let _under_way = self.under_way().await?;
+        held.under_way = Some(self.under_way().await?);
         held.place = Some(self.within_wait(hosted.places.clone()).await?);
         let (reply, answer) = oneshot::channel();
         self.inner.registry.deliver(hosted, Request { call, reply, held }).await;
@@ -220,6 +238,11 @@ impl Node {
         let waited = tokio::time::timeout(self.inner.options.permit_wait, places.acquire_owned()).await;
         waited.ok().and_then(Result::ok).ok_or(NodeError::Busy)
     }
+}
+
+/// The spaces that a token names.
+fn named(token: &Token) -> BTreeSet<&SpaceId> {
+    token.capabilities().iter().filter_map(|held| held.resource.space()).collect()
 }
 
 impl From<std::io::Error> for NodeError {

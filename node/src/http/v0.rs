@@ -33,7 +33,7 @@ async fn frontier(context: &Context, headers: &HeaderMap, query: &str) -> Result
     let now = clock::now();
     let token = auth::invocation(headers, now, context.options.lifetime_max_ms, &context.keys)?;
     let refused = |error: NodeError| HttpError::node(Call::Invoke, &error);
-    if !context.node.hosts(&space).await.map_err(refused)? {
+    if !context.node.hosts(&space).map_err(refused)? {
         return Err(refused(NodeError::NotHosted));
     }
     if !token.capabilities().iter().any(|held| held.resource.space() == Some(&space)) {

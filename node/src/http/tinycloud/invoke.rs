@@ -78,7 +78,7 @@ async fn authorize(context: &Context, token: &Proof, now: Millis) -> Result<Opti
     let spaces: BTreeSet<_> = token.capabilities().iter().filter_map(|held| held.resource.space()).collect();
     let refused = |error: NodeError| HttpError::node(Call::Invoke, &error);
     for space in &spaces {
-        if !context.node.hosts(space).await.map_err(refused)? {
+        if !context.node.hosts(space).map_err(refused)? {
             return Err(refused(NodeError::NotHosted));
         }
     }

@@ -36,7 +36,7 @@ pub(super) async fn delegate(context: &Context, headers: &HeaderMap) -> Result<R
             return Err(HttpError::wrong_role(Call::Delegate, "this token is a revocation: post it to /revoke"));
         }
     }
-    let held = context.node.delegated(&token).await.map_err(|error| HttpError::node(Call::Delegate, &error))?;
+    let held = context.node.delegated(&token).map_err(|error| HttpError::node(Call::Delegate, &error))?;
     let done = match held {
         Some(held) => held,
         None => {
