@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -33,6 +33,8 @@ pub(crate) struct Registry {
     storage: Storage,
     key: SigningKey,
     next_arbiter: AtomicUsize,
+    /// Grows with each core that is opened: generations of authority never come back.
+    opened: AtomicU64,
     threads: Threads,
 }
 
@@ -69,7 +71,13 @@ impl Threads {
 
 impl Registry {
     pub(crate) fn start(storage: Storage, key: SigningKey) -> Result<Self, StartError> {
-        Ok(Self { storage, key, next_arbiter: AtomicUsize::new(0), threads: Threads::start()? })
+        Ok(Self {
+            storage,
+            key,
+            next_arbiter: AtomicUsize::new(0),
+            opened: AtomicU64::new(0),
+            threads: Threads::start()?,
+        })
     }
 
     /// Gives a request to the space's actor, starting one if none runs.
@@ -130,12 +138,21 @@ impl Registry {
     pub(crate) async fn open_core(&self, index: SpaceIndex) -> Result<Space, NodeError> {
         let (key, incarnation) = (self.key.clone(), self.storage.incarnations.current());
         let opened = tokio::task::spawn_blocking(move || open_core(&index, &key, incarnation)).await;
-        opened.map_err(|error| NodeError::Storage(error.to_string()))?.map_err(NodeError::from)
+        let mut core = opened.map_err(|error| NodeError::Storage(error.to_string()))??;
+        core.outdate(self.first_generation());
+        Ok(core)
     }
 
     /// A core of a space of which nothing is held.
     pub(crate) fn new_core(&self, space: &SpaceId) -> Space {
-        Space::new(space.clone(), self.key.clone(), self.storage.incarnations.current())
+        let mut core = Space::new(space.clone(), self.key.clone(), self.storage.incarnations.current());
+        core.outdate(self.first_generation());
+        core
+    }
+
+    /// A generation that no core of this process has reached: what was judged before a space rested is judged anew.
+    fn first_generation(&self) -> u64 {
+        self.opened.fetch_add(1, Ordering::Relaxed) << 32
     }
 
     /// Ends all actors. Calls under way must have been answered.

@@ -33,6 +33,8 @@ pub const ONCE_WINDOW_MS: i64 = 6 * 60_000;
 pub const INLINE_BYTES_MAX: u64 = 256 * 1024;
 /// Inline values of one commit: beside the body they must fit a log segment, and one write should not take long.
 pub const COMMIT_INLINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Events of one epoch that this host makes: with two index records each they fit one batch of the index.
+pub const COMMIT_EVENTS_MAX: usize = 96;
 /// Epochs that wait for a missing ancestor or for the clock, per space.
 pub const WAITING_EPOCHS_MAX: usize = 1024;
 /// Bytes of the epochs that wait, per space.

@@ -107,6 +107,7 @@ impl Space {
             let judged = judged.map_err(|invalid| ReplayError::Invalid(epoch, invalid))?;
             space.log.revoke_again(&id, &epoch, &judged, view)?;
         }
+        space.log.cuts.settle();
         let own = |branch: &&Branch| branch.host == space.host && branch.incarnation == incarnation;
         if let Some(branch) = space.log.dag.branches().iter().rfind(own) {
             space.own.last = Some((branch.tip, branch.tip_n));

@@ -8,6 +8,7 @@ use kvspace_protocol::{
     epoch::Epoch,
     id::{EpochId, Incarnation, Millis},
     kv::Condition,
+    limits::COMMIT_EVENTS_MAX,
     space::{Refusal, Reply, Write, Written},
 };
 use world::{
@@ -377,12 +378,13 @@ fn a_long_queue_goes_into_several_epochs_in_its_order() {
     let (_, mut host, session) = start();
     host.slow = true;
     host.put_and_wait(&session, "other");
-    let calls: Vec<_> = (0..4100).map(|_| host.send(session.put_write(&host, "k", b"one"))).collect();
+    let calls: Vec<_> =
+        (0..2 * COMMIT_EVENTS_MAX + 1).map(|_| host.send(session.put_write(&host, "k", b"one"))).collect();
     host.finish_all();
     let versions: Vec<_> = calls.into_iter().map(|call| written(host.reply(call)).version).collect();
     assert!(versions.windows(2).all(|pair| pair[0] < pair[1]));
     let starts: Vec<_> = versions.iter().filter(|version| version.event() == 0).collect();
-    assert_eq!(starts.len(), 2, "an epoch is full and another one begins");
+    assert_eq!(starts.len(), 3, "an epoch is full and another one begins");
 }
 
 #[test]

@@ -28,6 +28,7 @@ use crate::{
     disk::fake::{FakeDisk, Fault},
     log::{Append, Done, Log, LogOptions, Replayed},
     messages::{Panic, Rest},
+    space::COMMITS_MAX,
 };
 
 mod collecting;
@@ -270,6 +271,70 @@ async fn a_large_value_whose_commit_outlives_its_actor_keeps_its_file() {
         panic!("it is durable")
     };
     assert!(matches!(world.node.read(&world.space, &found).await, Ok(Content::File(_, 300_000))));
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_space_is_made_once_even_if_who_asked_goes_away() {
+    let mut world = World::new().await;
+    let (key, host) = (SigningKey::from_bytes(&[7; 32]), world.node.did().clone());
+    let space = SpaceId::new(&Did::from_ed25519(&key.verifying_key().to_bytes()), "default").expect("a space id");
+    (world.key, world.space) = (key, space.clone());
+    let token = world.sign(Some(host), &format!("{space}/space"), "tinycloud.space/host", 0);
+    let let_go = hold_log(&world.node).await;
+    let asking = tokio::spawn({
+        let (node, token) = (world.node.clone(), token.clone());
+        async move { node.delegate(token, clock::now()).await }
+    });
+    while world.node.inner.storage.commits.available_permits() == COMMITS_MAX as usize {
+        tokio::task::yield_now().await;
+    }
+    asking.abort();
+    assert!(asking.await.expect_err("aborted").is_cancelled());
+    let again = world.node.delegate(token, clock::now());
+    let_go.send(()).expect("the log waits");
+    again.await.expect("the space is there");
+    let hosted = world.node.space(&space).await.expect("readable").expect("hosted");
+    let own = HostKey(SigningKey::from_bytes(&[2; 32]).verifying_key().to_bytes());
+    let branches = hosted.index.held(own).expect("readable").branches;
+    assert_eq!((branches.len(), branches[0].tip_n), (1, 0), "one epoch");
+    world.put("a", 1).await.expect("written");
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_waits_for_commits_whose_callers_are_gone() {
+    let world = Arc::new(World::new().await);
+    let let_go = hold_log(&world.node).await;
+    let putting = tokio::spawn({
+        let world = world.clone();
+        async move { world.put("a", 1).await }
+    });
+    while world.node.inner.storage.commits.available_permits() == COMMITS_MAX as usize {
+        tokio::task::yield_now().await;
+    }
+    putting.abort();
+    assert!(putting.await.expect_err("aborted").is_cancelled());
+    let stopping = world.node.stop();
+    tokio::pin!(stopping);
+    let meanwhile = tokio::time::timeout(Duration::from_millis(300), stopping.as_mut()).await;
+    assert!(meanwhile.is_err(), "a commit is on its way");
+    let_go.send(()).expect("the log waits");
+    stopping.await;
+    let state = std::fs::read_to_string(world.dir.path().join("index/state")).expect("a state file");
+    assert!(state.contains("closed"), "{state}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generations_of_authority_never_come_back() {
+    let world = World::new().await;
+    let hosted = world.node.space(&world.space).await.expect("readable").expect("hosted");
+    let mut last = hosted.access().generation();
+    for _ in 0..3 {
+        let core = world.node.inner.registry.open_core(hosted.index.clone()).await.expect("it opens");
+        assert!(core.access().generation() > last + 1_000_000, "beyond all that the former one may still reach");
+        last = core.access().generation();
+    }
     world.node.stop().await;
 }
 

@@ -97,6 +97,8 @@ impl Queue {
         content.taken += 1;
         self.filled_records -= piece.len();
         let mut work = Work { batch: (*piece).clone(), last, rooms: Vec::new(), applied: self.first };
+        // A large commit gives its places back as it goes: others need not wait for all of it.
+        work.rooms.extend(content.room.split(piece.len()));
         if content.taken == content.batches.len() {
             self.finish(&mut work);
         }

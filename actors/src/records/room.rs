@@ -56,6 +56,13 @@ impl Places {
 }
 
 impl Room {
+    /// Parts with so many places, if there are as many and one more.
+    pub(super) fn split(&mut self, places: usize) -> Option<Self> {
+        let places = u32::try_from(places).ok().filter(|places| *places < self.held)?;
+        self.held -= places;
+        Some(Self { places: Arc::clone(&self.places), held: places })
+    }
+
     /// Takes what a commit needs beyond what it asked for. It does not wait: the commit is in the log already.
     pub(super) fn grow(&mut self, records: usize, bytes: usize) {
         let needed = u32::try_from(records.max(bytes.div_ceil(PLACE_BYTES))).unwrap_or(u32::MAX);

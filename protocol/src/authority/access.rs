@@ -27,7 +27,8 @@ pub struct Access {
     delegations: BTreeMap<Address, Proof>,
     /// Their chains, themselves included, as far as they hold. Checked once: they follow from the tokens alone.
     chains: BTreeMap<Address, Arc<Chain>>,
-    /// Those that name a host of this space, by the host: each write asks for them.
+    /// Those that name a host of this space, by the host, in the order in which they end: each write asks for the one that
+    /// lasts longest.
     hosts: BTreeMap<Did, Vec<Proof>>,
     revoked: BTreeSet<Identity>,
 }
@@ -87,7 +88,9 @@ impl Access {
             AccessChange::Delegation(proof) => {
                 let host = proof.audience_did().filter(|host| is_host_delegation(&proof, &self.space, host));
                 if let Some(host) = host.filter(|_| !self.holds(&proof.address())) {
-                    self.hosts.entry(host.clone()).or_default().push(proof.clone());
+                    let proofs = self.hosts.entry(host.clone()).or_default();
+                    let at = proofs.partition_point(|known| lasting(known) < lasting(&proof));
+                    proofs.insert(at, proof.clone());
                 }
                 self.delegations.insert(proof.address(), proof.clone());
                 self.check_chain(&proof);
@@ -196,8 +199,7 @@ impl Access {
     }
 
     fn lasting_longest(&self, host: &Did, fits: impl Fn(&Proof) -> bool) -> Option<Proof> {
-        let lasting = |proof: &&Proof| (proof.expiry().map_or(i64::MAX, |end| end.0), proof.address());
-        self.hosts.get(host).into_iter().flatten().filter(|proof| fits(proof)).max_by_key(lasting).cloned()
+        self.hosts.get(host).into_iter().flatten().rev().find(|proof| fits(proof)).cloned()
     }
 
     /// The hosts the owner names, as far as their delegations are live at `now`.
@@ -276,6 +278,11 @@ impl<O: Proofs> Proofs for Both<'_, O> {
     fn find(&self, address: &Address) -> Option<&Proof> {
         self.0.find(address).or_else(|| self.1.find(address))
     }
+}
+
+/// How long a delegation lasts; of those that last equally the greater address.
+fn lasting(proof: &Proof) -> (i64, Address) {
+    (proof.expiry().map_or(i64::MAX, |end| end.0), proof.address())
 }
 
 /// Whether a delegation names `host` a host of `space`: service `space`, no path, query or fragment.

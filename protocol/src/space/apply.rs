@@ -57,7 +57,7 @@ impl Log {
         log
     }
 
-    /// Takes in the revocations of an epoch whose operations the index holds.
+    /// Takes in the revocations of an epoch whose operations the index holds; the cuts have to be settled afterwards.
     pub(super) fn revoke_again(
         &mut self,
         space: &SpaceId,
@@ -68,7 +68,7 @@ impl Log {
         let Some(EpochAt { place, .. }) = view.epoch(epoch)? else {
             return Err(ViewError(format!("epoch {epoch} is not in the index")));
         };
-        self.revoke_all(space, place, judged, view, &mut Applied::default()).map(drop)
+        self.carry(space, place, judged, view, &mut Applied::default()).map(drop)
     }
 
     /// Takes in an epoch all of whose Past is held; changes go to the index and, for the next epoch, to `view`.
@@ -160,6 +160,19 @@ impl Log {
         view: &dyn View,
         applied: &mut Applied,
     ) -> Result<BTreeSet<Identity>, ViewError> {
+        let counts = self.carry(space, place, judged, view, applied)?;
+        Ok(if counts { self.cuts.settle() } else { BTreeSet::new() })
+    }
+
+    /// The same without settling the cuts; true when they have to be.
+    fn carry(
+        &mut self,
+        space: &SpaceId,
+        place: Place,
+        judged: &Judged,
+        view: &dyn View,
+        applied: &mut Applied,
+    ) -> Result<bool, ViewError> {
         let host = judged.host.identities();
         let mut counts = false;
         for (event, verdict) in (0u16..).zip(&judged.verdicts) {
@@ -171,7 +184,7 @@ impl Log {
                 applied.access(&mut self.access, AccessChange::Revoked(target));
             }
         }
-        Ok(if counts { self.cuts.settle() } else { BTreeSet::new() })
+        Ok(counts)
     }
 
     /// Who wins `key` now, if that changed. `fresh` are the operations this epoch added, or none to judge all anew.

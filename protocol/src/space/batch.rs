@@ -7,7 +7,7 @@ use crate::{
     authority::{AccessChange, Proof},
     id::{BlobHash, EpochId, Identity, Incarnation, Key},
     kv::{Condition, Value},
-    limits::{COMMIT_INLINE_BYTES_MAX, EPOCH_BODY_BYTES_MAX, EPOCH_EVENTS_MAX},
+    limits::{COMMIT_EVENTS_MAX, COMMIT_INLINE_BYTES_MAX, EPOCH_BODY_BYTES_MAX},
 };
 
 /// What an event costs in a body beside its token and headers: names, hashes and lengths, rounded up.
@@ -106,7 +106,7 @@ impl Batch {
             inline_bytes += item.value.as_ref().filter(|value| value.inline.is_some()).map_or(0, |value| value.size);
             bytes <= EPOCH_BODY_BYTES_MAX && inline_bytes <= COMMIT_INLINE_BYTES_MAX
         };
-        let count = self.items.iter().take(EPOCH_EVENTS_MAX).take_while(fits).count();
+        let count = self.items.iter().take(COMMIT_EVENTS_MAX).take_while(fits).count();
         self.items.drain(..count).collect()
     }
 }
