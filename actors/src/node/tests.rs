@@ -292,14 +292,23 @@ async fn a_space_is_made_once_even_if_who_asked_goes_away() {
     asking.abort();
     assert!(asking.await.expect_err("aborted").is_cancelled());
     let again = world.node.delegate(token, clock::now());
+    tokio::pin!(again);
+    let meanwhile = tokio::time::timeout(Duration::from_millis(300), again.as_mut()).await;
+    assert!(meanwhile.is_err(), "it waits for the first one");
     let_go.send(()).expect("the log waits");
     again.await.expect("the space is there");
-    let hosted = world.node.space(&space).await.expect("readable").expect("hosted");
-    let own = HostKey(SigningKey::from_bytes(&[2; 32]).verifying_key().to_bytes());
-    let branches = hosted.index.held(own).expect("readable").branches;
-    assert_eq!((branches.len(), branches[0].tip_n), (1, 0), "one epoch");
     world.put("a", 1).await.expect("written");
     world.node.stop().await;
+    let mut epochs = 0;
+    let options = LogOptions { segment_bytes: SEGMENT_BYTES, ..LogOptions::default() };
+    let count = |_: &_, replayed| {
+        if let Replayed::Commit(commit) = replayed {
+            epochs += commit.epochs.iter().filter(|(record, _)| record.space == space).count();
+        }
+        Ok::<_, Infallible>(())
+    };
+    Log::open(&world.dir.path().join("log"), options, count).expect("the log opens").close();
+    assert_eq!(epochs, 2, "the space was made once, and written to once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
