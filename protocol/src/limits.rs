@@ -35,6 +35,10 @@ pub const INLINE_BYTES_MAX: u64 = 256 * 1024;
 pub const COMMIT_INLINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Events of one epoch that this host makes: with two index records each they fit one batch of the index.
 pub const COMMIT_EVENTS_MAX: usize = 96;
+/// Delegations of one space that clients may bring to this host: twenty new sessions a day for nine years.
+pub const DELEGATIONS_MAX: usize = 65_536;
+/// Their bytes: a space that is in use has them in memory.
+pub const DELEGATIONS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Epochs that wait for a missing ancestor or for the clock, per space.
 pub const WAITING_EPOCHS_MAX: usize = 1024;
 /// Bytes of the epochs that wait, per space.

@@ -455,3 +455,27 @@ fn a_token_that_a_host_hid_in_the_past_is_written_when_it_is_sent_again() {
     assert!(version.time() >= Millis(START_MS));
     assert_eq!(host.live("k"), Some(hash(b"one")));
 }
+
+#[test]
+fn a_space_takes_no_more_delegations_than_fit_in_memory_and_still_takes_what_ends_them() {
+    let (owner, mut host, session) = start();
+    let padding = "x".repeat(40_000);
+    let delegation = |number: usize| {
+        let mut claims = Claims::until(Millis(START_MS + 86_400_000));
+        claims.audience = Some(did(&key(9)));
+        claims.facts = vec![serde_json::json!({ "padding": padding, "number": number })];
+        claims.capabilities.insert(format!("{}/kv", owner.space), vec!["tinycloud.kv/get".into()]);
+        verified(&claims, &owner.key)
+    };
+    let taken = (0..).take_while(|number| match host.take_token(delegation(*number)) {
+        Ok(Reply::Taken(_)) => true,
+        Err(Refusal::Full) => false,
+        other => panic!("{other:?}"),
+    });
+    let taken = taken.count();
+    // Each is 40,000 bytes and what base64 adds.
+    assert!((1_200..1_300).contains(&taken), "{taken}");
+    assert!(matches!(host.take_token(owner.revoke(&delegation(0), &[])), Ok(Reply::Taken(_))));
+    assert!(matches!(host.take_token(delegation(1)), Ok(Reply::Held)));
+    host.put(&session, "k", b"still").expect("written");
+}

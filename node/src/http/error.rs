@@ -267,6 +267,7 @@ impl HttpError {
             Refusal::Content => (StatusCode::BAD_REQUEST, "content_mismatch"),
             Refusal::NoKey => (StatusCode::BAD_REQUEST, "no_key"),
             Refusal::NotHost => (StatusCode::FORBIDDEN, "not_host"),
+            Refusal::Full => (StatusCode::INSUFFICIENT_STORAGE, "space_full"),
         };
         Self::new(status, code, refusal.to_string())
     }
@@ -329,6 +330,7 @@ mod tests {
             (Refusal::NoSuchKey("a".into()), 404, "key_not_found"),
             (Refusal::Content, 400, "content_mismatch"),
             (Refusal::NotHost, 403, "not_host"),
+            (Refusal::Full, 507, "space_full"),
             (Refusal::Clock, 503, "clock"),
             (Refusal::Expired, 401, "token_expired"),
             (Refusal::Behind(vec![EpochId::of(b"e")]), 425, "frontier_behind"),

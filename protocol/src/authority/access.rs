@@ -13,6 +13,7 @@ use super::{
 use crate::{
     capability::{Capability, Token},
     id::{Address, Did, Identity, Millis, SpaceId},
+    limits::{DELEGATIONS_BYTES_MAX, DELEGATIONS_MAX},
 };
 
 /// The ability that makes a node a host of a space.
@@ -25,6 +26,8 @@ pub struct Access {
     space: SpaceId,
     generation: u64,
     delegations: BTreeMap<Address, Proof>,
+    /// The bytes of all of them.
+    bytes: usize,
     /// Their chains, themselves included, as far as they hold. Checked once: they follow from the tokens alone.
     chains: BTreeMap<Address, Arc<Chain>>,
     /// Those that name a host of this space, by the host, in the order in which they end: each write asks for the one that
@@ -67,7 +70,7 @@ impl Access {
     #[must_use]
     pub fn new(space: SpaceId) -> Self {
         let (delegations, hosts, revoked) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { space, generation: 0, delegations, chains: BTreeMap::new(), hosts, revoked }
+        Self { space, generation: 0, delegations, bytes: 0, chains: BTreeMap::new(), hosts, revoked }
     }
 
     /// How often it has changed.
@@ -92,7 +95,9 @@ impl Access {
                     let at = proofs.partition_point(|known| lasting(known) < lasting(&proof));
                     proofs.insert(at, proof.clone());
                 }
-                self.delegations.insert(proof.address(), proof.clone());
+                if self.delegations.insert(proof.address(), proof.clone()).is_none() {
+                    self.bytes += proof.bytes().len();
+                }
                 self.check_chain(&proof);
             }
             AccessChange::Revoked(identity) => drop(self.revoked.insert(identity)),
@@ -111,6 +116,12 @@ impl Access {
         if let Ok(chain) = Chain::beneath(proof, &*self) {
             self.chains.insert(proof.address(), Arc::new(chain));
         }
+    }
+
+    /// Whether clients may bring no more delegations.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.delegations.len() >= DELEGATIONS_MAX || self.bytes >= DELEGATIONS_BYTES_MAX
     }
 
     /// Whether the log holds the delegation at `address`.

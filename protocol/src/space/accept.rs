@@ -45,6 +45,9 @@ impl Space {
                 Err(denied) => return Ok(Err(denied.into())),
             }
         }
+        if !borrowed.is_empty() && self.log.access.is_full() {
+            return Ok(Err(Refusal::Full));
+        }
         let values: Vec<Value> = value.iter().map(as_value).collect();
         let headers = value.as_ref().map_or(0, meta_bytes);
         if headers > META_BYTES_MAX || !content_holds(&token, &values, &self.id) {
@@ -95,6 +98,7 @@ impl Space {
         let (change, borrowed, own_proofs) = match token.role() {
             Role::Invocation => return Ok(Err(Refusal::NoKey)),
             Role::Delegation if self.holds(&token) => return Ok(Ok(self.held(call, &token))),
+            Role::Delegation if self.log.access.is_full() => return Ok(Err(Refusal::Full)),
             Role::Delegation => match self.log.access.delegation(&token, &known) {
                 Ok(allowed) => (AccessChange::Delegation(token.clone()), allowed.borrowed, None),
                 Err(denied) => return Ok(Err(denied.into())),

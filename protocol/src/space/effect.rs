@@ -196,6 +196,9 @@ pub enum Refusal {
     /// This node may not host the space (any more).
     #[error("this node is not a host of the space")]
     NotHost,
+    /// The space has as many delegations as this host takes.
+    #[error("the space has as many delegations as this host takes")]
+    Full,
     /// The space's clock is more than a minute ahead of this host's.
     #[error("the clock of this host is behind the space's by more than a minute")]
     Clock,
