@@ -223,5 +223,14 @@ fn an_archive_of_something_else_is_refused() {
         archive.append(&header, &b""[..]).expect("in memory");
         refused(Path::new("-"), &archive.into_inner().expect("in memory"), "no backup");
     }
+    // Headers that extend the next one: what they announce is never waited for, let alone kept.
+    for kind in [tar::EntryType::GNULongName, tar::EntryType::GNULongLink, tar::EntryType::XHeader] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(1 << 40);
+        header.set_path("longer").expect("a name");
+        header.set_cksum();
+        refused(Path::new("-"), &[header.as_bytes(), &[b'a'; 4096][..]].concat(), "no backup");
+    }
     refused(Path::new("-"), b"no archive at all", "incomplete");
 }
