@@ -58,7 +58,7 @@ fn a_backup_under_load_holds_all_that_was_acknowledged_before() {
         world.sessions[number].put(node, &format!("load/{i}"), bytes(size, i)).expect(200);
     };
     let (stop, folder) = (AtomicBool::new(false), tempfile::tempdir().expect("a folder"));
-    let to = folder.path().join("backup");
+    let to = folder.path().join("new/backup");
     let (acknowledged, tar) = std::thread::scope(|scope| {
         let (node, stop, put) = (&node, &stop, &put);
         let writers: Vec<_> = (0..2)
@@ -87,6 +87,7 @@ fn a_backup_under_load_holds_all_that_was_acknowledged_before() {
     assert!(acknowledged.text().contains("keep it as secret"), "{acknowledged:?}");
     let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!((mode(&to), mode(&to.join("node.key"))), (0o700, 0o600));
+    assert_eq!(mode(&folder.path().join("new")), 0o700, "made as a data folder is: durably, for its owner");
     let did = node.did();
     node.stop();
     for (from, input) in [(to.as_path(), &b""[..]), (Path::new("-"), &tar)] {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use clap::Args;
-use kvspace_actors::backup::{BackupError, Copied, FolderTarget, Part, Source, Target, write};
+use kvspace_actors::{
+    backup::{BackupError, Copied, FolderTarget, Part, Source, Target, write},
+    disk::create_durable,
+};
 use serde_json::json;
 
 use super::{
@@ -114,6 +117,7 @@ pub(crate) struct NewFolder {
 impl NewFolder {
     /// For a folder that is not there, or is empty.
     pub(crate) fn begin(to: &Path) -> Result<Self, CliError> {
+        let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         match fs::read_dir(to).map(|mut entries| entries.next().is_some()) {
             Ok(true) => {
                 return Err(CliError::new(FAILED, format!("{} is not empty", to.display())));
@@ -121,8 +125,7 @@ impl NewFolder {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(CliError::file("use", to, &error)),
             Ok(false) | Err(_) => {}
         }
-        let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(parent).map_err(|error| CliError::file("make", parent, &error))?;
+        create_durable(parent).map_err(|error| CliError::file("make", parent, &error))?;
         let name = to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let temporary = tempfile::Builder::new()
             .prefix(&format!(".{name}."))
