@@ -167,6 +167,25 @@ fn a_place_that_is_taken_is_left_alone() {
 }
 
 #[test]
+fn a_place_that_nothing_can_be_renamed_to_is_refused_at_once() {
+    let node = world().copy();
+    let tar = stream(&node.data_dir());
+    let folder = tempfile::tempdir().expect("a folder");
+    let (empty, link) = (folder.path().join("empty"), folder.path().join("link"));
+    fs::create_dir(&empty).expect("made");
+    std::os::unix::fs::symlink(&empty, &link).expect("linked");
+    let unnamed = empty.join("..");
+    for (to, why) in [(Path::new("/proc"), "a mount point"), (&link, "a link"), (&unnamed, "no name")] {
+        let backup = kvspace(&["backup", to.to_str().expect("text")], &node.data_dir(), b"");
+        let restore = kvspace(&["restore", "-"], to, &tar);
+        for ran in [backup, restore] {
+            assert!(ran.code == 1 && ran.error.contains(why) && ran.error.contains("below it"), "{ran:?}");
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 2);
+}
+
+#[test]
 fn a_backup_that_is_not_whole_is_refused() {
     let node = world().copy();
     let tar = stream(&node.data_dir());
