@@ -108,10 +108,15 @@ pub fn write(source: &Source, target: &mut dyn Target, progress: &mut dyn FnMut(
     let _kept = kept.map_err(unreadable(&data_dir.join("collect.lock")))?;
     let mut writing = Writing { target, progress, digest: Digest::default(), bytes: 0 };
     let mut copied = Copied::default();
-    writing.file(&Part::Format, &data_dir.join("format"))?;
-    if key_file.exists() {
-        writing.file(&Part::Key, key_file)?;
-        copied.has_key = true;
+    let format = data_dir.join("format");
+    writing.file(&Part::Format, &format, File::open(&format).map_err(unreadable(&format))?)?;
+    match File::open(key_file) {
+        // A link that leads nowhere is a key out of reach.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !key_file.is_symlink() => {}
+        file => {
+            writing.file(&Part::Key, key_file, file.map_err(unreadable(key_file))?)?;
+            copied.has_key = true;
+        }
     }
     let segments = log::copy(&data_dir.join("log"), &OsDisk, 1, |segment: SegmentCopy| {
         copied.segments += 1;
@@ -152,8 +157,7 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    fn file(&mut self, part: &Part, path: &Path) -> Result<(), BackupError> {
-        let file = File::open(path).map_err(unreadable(path))?;
+    fn file(&mut self, part: &Part, path: &Path, file: File) -> Result<(), BackupError> {
         let size_bytes = file.metadata().map_err(unreadable(path))?.len();
         self.put(part, size_bytes, file).map(drop)
     }

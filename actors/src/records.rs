@@ -9,7 +9,7 @@
 //! * a reader sees the newest records of all filled commits, in log order, in whatever order they were filled;
 //! * the store is the result of all commits up to the mark, and of later ones at most whole first batches of a commit
 //!   that has several;
-//! * a store that may not be whole is never read: it is put aside, and the caller told to replay the log from its
+//! * a store that may not be whole is never read: it is removed, and the caller told to replay the log from its
 //!   beginning;
 //! * an error or a panic of the store ends the index, never the process, and is never an answer.
 
@@ -92,7 +92,7 @@ pub struct Opened {
     /// The mark of the last commit in the store: the log is replayed from behind it, or from its beginning if there is
     /// none.
     pub covered: Option<Vec<u8>>,
-    /// Why the store was begun anew, if it was. What was there before is aside until [`Records::rebuilt`].
+    /// Why the store was begun anew, if it was. What was there before is gone.
     pub fresh: Option<Reason>,
 }
 
@@ -120,7 +120,7 @@ impl Records {
         let (store, covered, fresh) = match found {
             Ok((store, covered)) => (store, covered, None),
             Err(reason) => {
-                trust.move_aside().map_err(cannot("put the old index aside"))?;
+                trust.remove().map_err(cannot("remove the old index"))?;
                 trust.open().map_err(cannot("write the index's state file"))?;
                 let store = SledStore::create(&trust.db(), options.cache_bytes, Arc::clone(&options.disk))?;
                 (store, None, Some(reason))
@@ -240,13 +240,13 @@ impl Records {
         }
     }
 
-    /// The log has been replayed to its end: what was put aside is removed.
+    /// The log has been replayed to its end: whatever is left of a former store is removed.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be removed; the index is as good as before.
     pub fn rebuilt(&self) -> Result<(), StoreError> {
         let trust = self.shared().trust.as_ref();
-        trust.map_or(Ok(()), Trust::remove_aside).map_err(cannot("remove the index that was put aside"))
+        trust.map_or(Ok(()), Trust::remove_aside).map_err(cannot("remove what is left of the old index"))
     }
 
     /// Applies what is filled, makes the store durable and says so. On a disk without room it does not wait for any:

@@ -58,7 +58,7 @@ fn a_backup_under_load_holds_all_that_was_acknowledged_before() {
         world.sessions[number].put(node, &format!("load/{i}"), bytes(size, i)).expect(200);
     };
     let (stop, folder) = (AtomicBool::new(false), tempfile::tempdir().expect("a folder"));
-    let to = folder.path().join("backup");
+    let to = folder.path().join("new/backup");
     let (acknowledged, tar) = std::thread::scope(|scope| {
         let (node, stop, put) = (&node, &stop, &put);
         let writers: Vec<_> = (0..2)
@@ -87,6 +87,7 @@ fn a_backup_under_load_holds_all_that_was_acknowledged_before() {
     assert!(acknowledged.text().contains("keep it as secret"), "{acknowledged:?}");
     let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!((mode(&to), mode(&to.join("node.key"))), (0o700, 0o600));
+    assert_eq!(mode(&folder.path().join("new")), 0o700, "made as a data folder is: durably, for its owner");
     let did = node.did();
     node.stop();
     for (from, input) in [(to.as_path(), &b""[..]), (Path::new("-"), &tar)] {
@@ -166,6 +167,25 @@ fn a_place_that_is_taken_is_left_alone() {
 }
 
 #[test]
+fn a_place_that_nothing_can_be_renamed_to_is_refused_at_once() {
+    let node = world().copy();
+    let tar = stream(&node.data_dir());
+    let folder = tempfile::tempdir().expect("a folder");
+    let (empty, link) = (folder.path().join("empty"), folder.path().join("link"));
+    fs::create_dir(&empty).expect("made");
+    std::os::unix::fs::symlink(&empty, &link).expect("linked");
+    let unnamed = empty.join("..");
+    for (to, why) in [(Path::new("/proc"), "a mount point"), (&link, "a link"), (&unnamed, "no name")] {
+        let backup = kvspace(&["backup", to.to_str().expect("text")], &node.data_dir(), b"");
+        let restore = kvspace(&["restore", "-"], to, &tar);
+        for ran in [backup, restore] {
+            assert!(ran.code == 1 && ran.error.contains(why) && ran.error.contains("below it"), "{ran:?}");
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 2);
+}
+
+#[test]
 fn a_backup_that_is_not_whole_is_refused() {
     let node = world().copy();
     let tar = stream(&node.data_dir());
@@ -222,6 +242,15 @@ fn an_archive_of_something_else_is_refused() {
         header.set_cksum();
         archive.append(&header, &b""[..]).expect("in memory");
         refused(Path::new("-"), &archive.into_inner().expect("in memory"), "no backup");
+    }
+    // Headers that extend the next one: what they announce is never waited for, let alone kept.
+    for kind in [tar::EntryType::GNULongName, tar::EntryType::GNULongLink, tar::EntryType::XHeader] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(1 << 40);
+        header.set_path("longer").expect("a name");
+        header.set_cksum();
+        refused(Path::new("-"), &[header.as_bytes(), &[b'a'; 4096][..]].concat(), "no backup");
     }
     refused(Path::new("-"), b"no archive at all", "incomplete");
 }

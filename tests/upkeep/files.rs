@@ -10,7 +10,7 @@ fn file_of(node: &Node, value: &[u8]) -> PathBuf {
     node.data_dir().join("blobs").join(&hash[..2]).join(hash.as_str())
 }
 
-/// Does something to the file of one large value; the others are served.
+/// Does something to the file of one large value; the others are served, and it is again once it was put again.
 fn harm(what: &str, harm: impl Fn(&PathBuf)) {
     let world = world();
     let mut node = world.copy();
@@ -22,11 +22,15 @@ fn harm(what: &str, harm: impl Fn(&PathBuf)) {
     assert_eq!((verified.code, verified.index()), (1, "sound"));
     assert!(verified.faults("value")[0]["what"].as_str().expect("text").contains(what), "{:#}", verified.report);
     node.start();
-    if what.contains("missing") {
-        world.check(&node, |_, key| key == "large/kept");
-    } else {
+    if what.contains("do not match") {
         world.check_others(&node, "large/kept");
+    } else {
+        world.check(&node, |_, key| key == "large/kept");
     }
+    world.sessions[0].put(&node, "large/kept", bytes(500_000, 1)).expect(200);
+    world.check(&node, |_, _| false);
+    node.stop();
+    Verified::of(&node.data_dir(), &[]).is_sound();
 }
 
 #[test]

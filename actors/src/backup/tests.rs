@@ -97,6 +97,18 @@ fn what_is_out_of_place_is_refused() {
 }
 
 #[test]
+fn a_key_out_of_reach_is_not_left_out() {
+    let (source, _) = backup();
+    let (beneath_a_file, link) = (source.path().join("format/node.key"), source.path().join("link"));
+    std::os::unix::fs::symlink(source.path().join("nowhere"), &link).expect("linked");
+    for key_file in [beneath_a_file, link] {
+        let from = Source { data_dir: source.path().to_owned(), key_file: key_file.clone() };
+        let refused = write(&from, &mut Parts::default(), &mut |_| ()).expect_err("no backup");
+        assert!(matches!(&refused, BackupError::Read { path, .. } if *path == key_file), "{refused}");
+    }
+}
+
+#[test]
 fn a_file_that_is_damaged_is_copied_and_named() {
     let (source, _) = backup();
     let hash = BlobHash::of(b"one");

@@ -111,18 +111,16 @@ impl Writing {
 }
 
 impl StagingFile {
-    /// Gives the file its final name, unless there is such a file already, and takes a lease on it.
+    /// Gives the file its final name and takes a lease on it. A file that has the name already makes way: it should be
+    /// the same, and if it is damaged, this one is not. Who has it open goes on reading it.
     fn place(&mut self, hash: BlobHash) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let path = shared.path(&hash);
         let mut leases = shared.lock(&hash);
         let was_here = path.is_file();
-        if !was_here {
-            shared.disk.rename(&self.path, &path)?;
-            self.gone = true;
-            failpoint::reached("blobs.renamed");
-        }
-        // Also for a file that was here: whoever renamed it may have failed to make the name durable.
+        shared.disk.rename(&self.path, &path)?;
+        self.gone = true;
+        failpoint::reached("blobs.renamed");
         let synced = shared.disk.sync_dir(path.parent().expect("a blob lies in a folder"));
         if let Err(e) = synced {
             if !was_here && !leases.contains_key(&hash) {

@@ -232,6 +232,28 @@ fn the_last_lease_nobody_kept_takes_the_file_with_it() {
 }
 
 #[test]
+fn a_damaged_file_is_made_good_by_the_next_upload_of_its_value() {
+    let world = World::new();
+    let bytes = content(1, 300_000);
+    world.upload(&bytes).keep();
+    let hash = BlobHash::of(&bytes);
+    let path = world.blobs.shared.path(&hash);
+    fs::write(&path, b"rotten").expect("written");
+    let read = |mut file: fs::File| {
+        let mut read = Vec::new();
+        io::Read::read_to_end(&mut file, &mut read).expect("readable");
+        read
+    };
+    let before = fs::File::open(&path).expect("there");
+    let staged = world.upload(&bytes);
+    assert!(read(fs::File::open(&path).expect("there")) == bytes);
+    assert_eq!(read(before), b"rotten", "a file that is open stays what it is");
+    assert_eq!(world.staging_files(), 0);
+    drop(staged);
+    assert!(world.blobs.exists(&hash), "it was here before, so it stays");
+}
+
+#[test]
 fn one_keep_is_enough_in_either_order() {
     for keep_first in [true, false] {
         let world = World::new();

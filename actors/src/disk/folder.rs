@@ -127,8 +127,11 @@ pub fn require_format(path: &Path) -> Result<(), OpenError> {
     Err(OpenError::Foreign { path: path.to_owned(), what: "it has no format file" })
 }
 
-/// Makes a folder and what is missing above it, and makes each new name durable.
-fn create_durable(path: &Path) -> io::Result<()> {
+/// Makes a folder and what is missing above it (mode 0700), and makes each new name durable.
+///
+/// # Errors
+/// As the file system reports them.
+pub fn create_durable(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }

@@ -66,7 +66,11 @@ impl Node {
         if size > INLINE_BYTES_MAX {
             let opened = self.inner.storage.blobs.open_blob(&hash).await;
             let opened = opened.map_err(|error| NodeError::Storage(error.to_string()))?;
-            let (file, size) = opened.ok_or(NodeError::BlobGone)?;
+            let (file, found_bytes) = opened.ok_or(NodeError::BlobGone)?;
+            if found_bytes != size {
+                tracing::error!(%space, %hash, size, found_bytes, "the file of a value has not the value's size");
+                return Err(NodeError::Storage("the value's bytes are damaged".into()));
+            }
             return Ok(Content::File(tokio::fs::File::from_std(file), size));
         }
         let permit = self.share(&self.inner.bytes_out, size).await?;

@@ -141,8 +141,9 @@ impl Trust {
         self.disk.sync_dir(&self.dir)
     }
 
-    /// Puts the store's files aside, in place of those that were put there before. From here on nobody believes them.
-    pub(super) fn move_aside(&self) -> io::Result<()> {
+    /// Removes the store's files. They are put aside first, all at once: half of them would be a store that nobody can
+    /// tell from a whole one. Nobody reads them again, and the new store may need their room.
+    pub(super) fn remove(&self) -> io::Result<()> {
         let db = self.db();
         if db.exists() {
             self.say("distrusted")?;
@@ -152,10 +153,10 @@ impl Trust {
             failpoint::reached("index.aside.moved");
             self.disk.sync_dir(&self.dir)?;
         }
-        Ok(())
+        self.remove_aside()
     }
 
-    /// Removes what was put aside, if anything was.
+    /// Removes what was put aside and has outlived its process or a power cut.
     pub(super) fn remove_aside(&self) -> io::Result<()> {
         match fs::remove_dir_all(self.aside()) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),

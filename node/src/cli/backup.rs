@@ -3,13 +3,16 @@
 use std::{
     fs::{self, File},
     io::{self, BufWriter, IsTerminal as _, Read, Write},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::Args;
-use kvspace_actors::backup::{BackupError, Copied, FolderTarget, Part, Source, Target, write};
+use kvspace_actors::{
+    backup::{BackupError, Copied, FolderTarget, Part, Source, Target, write},
+    disk::create_durable,
+};
 use serde_json::json;
 
 use super::{
@@ -114,6 +117,8 @@ pub(crate) struct NewFolder {
 impl NewFolder {
     /// For a folder that is not there, or is empty.
     pub(crate) fn begin(to: &Path) -> Result<Self, CliError> {
+        let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        check_place(to, parent)?;
         match fs::read_dir(to).map(|mut entries| entries.next().is_some()) {
             Ok(true) => {
                 return Err(CliError::new(FAILED, format!("{} is not empty", to.display())));
@@ -121,8 +126,7 @@ impl NewFolder {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(CliError::file("use", to, &error)),
             Ok(false) | Err(_) => {}
         }
-        let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(parent).map_err(|error| CliError::file("make", parent, &error))?;
+        create_durable(parent).map_err(|error| CliError::file("make", parent, &error))?;
         let name = to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let temporary = tempfile::Builder::new()
             .prefix(&format!(".{name}."))
@@ -145,6 +149,25 @@ impl NewFolder {
         let _path = temporary.keep();
         File::open(&parent).and_then(|folder| folder.sync_all())?;
         Ok(())
+    }
+}
+
+/// Refuses a folder that no other can take the place of: better now than when all is written.
+fn check_place(to: &Path, parent: &Path) -> Result<(), CliError> {
+    let refused = |why: &str| {
+        let refused =
+            CliError::new(FAILED, format!("{} {why}, so no finished folder can take its place", to.display()));
+        refused.advise("name a new folder below it")
+    };
+    let Some(name) = to.file_name() else {
+        return Err(refused("has no name of its own"));
+    };
+    if parent.join(name).is_symlink() {
+        return Err(refused("is a link"));
+    }
+    match (fs::metadata(to), fs::metadata(parent)) {
+        (Ok(to), Ok(parent)) if to.dev() != parent.dev() => Err(refused("is a mount point")),
+        _ => Ok(()),
     }
 }
 

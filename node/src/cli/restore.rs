@@ -80,12 +80,13 @@ impl RestoreArgs {
     }
 }
 
-/// Reads a tar archive. Nothing but plain files is taken, and of those only parts of a backup.
+/// Reads a tar archive. Nothing but plain files is taken, and of those only parts of a backup. No header that extends the
+/// next one is obeyed: such a header may be of any size, and would be read into memory.
 fn from_stream(restoring: &mut Restoring, stream: impl Read) -> Result<(), CliError> {
     let mut steps = Steps::new();
     let mut read_bytes = 0;
     let mut archive = tar::Archive::new(BufReader::with_capacity(BUFFER_BYTES, stream));
-    for entry in archive.entries()? {
+    for entry in archive.entries()?.raw(true) {
         let mut entry = entry.map_err(|error| unreadable(&error))?;
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if entry.header().entry_type() != tar::EntryType::Regular {
