@@ -14,24 +14,28 @@ use std::{
 };
 
 use kvspace_actors::failpoint::NAMES;
+use kvspace_protocol::{
+    capability::build::{Claims, ucan},
+    id::Millis,
+};
 
 use super::World;
-use crate::harness::{Connection, tokens::PUT};
+use crate::harness::{Connection, post, tokens::PUT};
 
 /// Processes at a time.
 const AT_ONCE: usize = 4;
 /// Within this each moment comes.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// More puts at once than go into one batch of the index.
-const BURST: usize = 200;
+/// More keys than go into one batch of the index.
+const MANY: usize = 120;
 
 /// What leads a node to a failpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// Load.
     Load,
-    /// Many puts at once.
-    Burst,
+    /// A revocation of many writes.
+    Many,
     /// A clean end.
     Stop,
     /// A start whose index is not believed.
@@ -41,7 +45,7 @@ enum Way {
 /// What leads there, and how many times before the process ends.
 fn way(name: &str) -> (Way, u64) {
     match name {
-        "index.batch.between" => (Way::Burst, 1),
+        "index.batch.between" => (Way::Many, 1),
         "index.rebuild" => (Way::Start, 5),
         "index.rebuilt" | "index.aside.said" | "index.aside.moved" => (Way::Start, 1),
         "index.close.sync" | "index.close.state" => (Way::Stop, 1),
@@ -84,7 +88,7 @@ fn ends_at(name: &str) {
         let wait = if way == Way::Load { PATIENCE } else { Duration::from_millis(200) };
         world.work(Instant::now() + wait, &answers, |_| ());
         match way {
-            Way::Burst => burst(&world),
+            Way::Many => revoke_many(&world),
             Way::Stop => world.node.terminate(),
             Way::Load | Way::Start => {}
         }
@@ -101,24 +105,24 @@ fn killed(name: &str, status: Option<ExitStatus>) {
     assert_eq!(status.and_then(|status| status.signal()), Some(9), "{name} is never reached");
 }
 
-/// More puts than one batch takes, again and again until the node is gone.
-fn burst(world: &World) {
-    let until = Instant::now() + PATIENCE;
-    let address = world.node.address();
-    while Instant::now() < until {
-        let connections = (0..BURST).map(|_| Connection::try_open(&address).ok()).collect::<Option<Vec<_>>>();
-        let Some(mut connections) = connections else { return };
-        for (i, connection) in connections.iter_mut().enumerate() {
-            let request = world.session.invoke(PUT, &format!("burst/{i}")).body("value");
-            if connection.try_send(&[request.head(), b"value".to_vec()].concat()).is_err() {
-                return;
-            }
-        }
-        for connection in &mut connections {
-            match connection.answer() {
-                Ok(answer) => drop(answer.expect(200)),
-                Err(_) => return,
-            }
-        }
+/// A revocation that changes more keys than one batch takes; it ends the node.
+fn revoke_many(world: &World) {
+    let World { node, session, .. } = world;
+    let guest = session.pass_on(node, "many", &[PUT]);
+    let status = node.status();
+    let spaces = status["spaces"].as_array().expect("a list");
+    let space = spaces.iter().find(|space| space["space"] == session.space.as_str()).expect("it is hosted");
+    let seen = space["frontier"].as_array().expect("a list").iter();
+    let after = seen.map(|epoch| format!("{}/after/{}", session.space, epoch.as_str().expect("a cid"))).collect();
+    for number in 0..MANY {
+        guest.put(node, &format!("many/{number}"), "value").expect(200);
     }
+    let mut claims = Claims { after, ..Claims::until(Millis(4_000_000_000_000)) };
+    let target = format!("urn:cid:{}", guest.delegation().address());
+    claims.capabilities.insert(target, vec!["tinycloud.delegation/revoke".into()]);
+    let token = ucan(&claims, &session.key).expect("a token");
+    let mut connection = Connection::try_open(&node.address()).expect("it runs");
+    connection.try_send(&post("/revoke").token(token.to_header()).head()).expect("it listens");
+    let answer = connection.answer();
+    assert!(answer.is_err(), "it does not end: {answer:?}");
 }
