@@ -1,6 +1,9 @@
 //! One segment read from front to back: whole commits, and what is broken between them.
 
-use std::{io, ops::ControlFlow};
+use std::{
+    io,
+    ops::{ControlFlow, Range},
+};
 
 use bytes::Bytes;
 
@@ -61,6 +64,26 @@ pub(super) enum Ending {
     Open,
 }
 
+/// What came of a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Searched<T> {
+    Found(T),
+    /// There is none.
+    Nothing,
+    /// There may be one: the search was ended before its end.
+    GaveUp,
+}
+
+impl<T> Searched<T> {
+    fn map<U>(self, of: impl FnOnce(T) -> U) -> Searched<U> {
+        match self {
+            Self::Found(found) => Searched::Found(of(found)),
+            Self::Nothing => Searched::Nothing,
+            Self::GaveUp => Searched::GaveUp,
+        }
+    }
+}
+
 /// What was learnt from scanning a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Scanned {
@@ -102,14 +125,14 @@ impl<'a> Scan<'a> {
                 }
                 None => {
                     let was_whole = match ending {
-                        Ending::Known(end) => Some(end),
-                        Ending::Open => self.witness(at)?,
+                        Ending::Known(end) => end,
+                        Ending::Open => match self.witness(at)? {
+                            Searched::Found(durable) => durable,
+                            Searched::GaveUp => self.limit,
+                            Searched::Nothing => return Ok(ControlFlow::Continue(scanned)),
+                        },
                     };
-                    let Some(was_whole) = was_whole else {
-                        return Ok(ControlFlow::Continue(scanned));
-                    };
-                    let behind = self.next_commit(at.saturating_add(ALIGN))?;
-                    scanned.end = behind.unwrap_or(was_whole);
+                    scanned.end = self.next_commit(at)?.unwrap_or(was_whole);
                     scanned.is_damaged = true;
                     let length = scanned.end - at;
                     Piece::Damage(Damage { segment: self.segment, offset: at, length, what: BROKEN })
@@ -172,48 +195,81 @@ impl<'a> Scan<'a> {
         self.window.clear();
     }
 
-    /// Searches behind `end` for a record that was written when more than that was durable already, and says how
-    /// much. There is none after a torn write; there is one if something in the middle was lost or changed. A
-    /// compacted segment is durable before it is seen: there every record tells.
-    pub(super) fn witness(&mut self, end: u32) -> io::Result<Option<u32>> {
+    /// Searches behind `end`, where something is broken, for a record that was written when more than that was durable
+    /// already, and says how much. There is none after a torn write; there is one if something in the middle was lost
+    /// or changed. A compacted segment is durable before it is seen: there every record tells. Who gave up knows
+    /// nothing, and must not take it for a torn write.
+    pub(super) fn witness(&mut self, end: u32) -> io::Result<Searched<u32>> {
         let generation = self.generation;
         let tells = |head: Head, offset| generation > 0 || (head.mark > end && head.mark <= offset);
-        let found = self.search(end, tells, |scan, offset| Ok(scan.record(offset)?.map(|(head, _)| head)))?;
+        let mut is = |scan: &mut Self, offset| Ok(scan.record(offset)?.map(|(head, _)| head));
+        let found = match self.walk(end, tells, &mut is)? {
+            Some(found) => Searched::Found(found),
+            None => self.search(end..self.limit, tells, is)?,
+        };
         Ok(found.map(
             |(offset, head)| if generation == 0 { head.mark } else { offset + head.record_bytes().unwrap_or(ALIGN) },
         ))
     }
 
-    /// Where the next whole commit begins, from `start` on.
-    pub(super) fn next_commit(&mut self, start: u32) -> io::Result<Option<u32>> {
-        let found = self.search(start, |head, _| head.edges.begins, Self::commit)?;
-        Ok(found.map(|(offset, _)| offset))
+    /// Where the next whole commit begins behind the broken one at `broken`. Nearer than where the heads lead, since a
+    /// broken length may lead beyond sound commits; but as far as they lead if a search up to there gives up.
+    pub(super) fn next_commit(&mut self, broken: u32) -> io::Result<Option<u32>> {
+        let begins = |head: Head, _| head.edges.begins;
+        let walked = self.walk(broken, begins, &mut Self::commit)?.map(|(offset, _)| offset);
+        let start = broken.saturating_add(ALIGN);
+        Ok(match self.search(start..walked.unwrap_or(self.limit), begins, Self::commit)? {
+            Searched::Found((offset, _)) => Some(offset),
+            Searched::Nothing | Searched::GaveUp => walked,
+        })
     }
 
-    /// The first place from `start` on whose head `may` be right and that `is`. Gives up after a bounded amount of
+    /// The first place that `may` be right and that `is`, going from head to head behind the one at `broken`: whatever
+    /// a value holds is no place on this way, unless a head is broken.
+    fn walk<T>(
+        &mut self,
+        broken: u32,
+        may: impl Fn(Head, u32) -> bool,
+        is: &mut impl FnMut(&mut Self, u32) -> io::Result<Option<T>>,
+    ) -> io::Result<Option<(u32, T)>> {
+        let mut offset = broken;
+        while let Some(head) = self.head(offset)?.filter(|head| self.fits(offset, *head)) {
+            if offset > broken
+                && may(head, offset)
+                && let Some(found) = is(self, offset)?
+            {
+                return Ok(Some((offset, found)));
+            }
+            offset = offset.saturating_add(head.record_bytes().unwrap_or(u32::MAX));
+        }
+        Ok(None)
+    }
+
+    /// The first place within `places` whose head `may` be right and that `is`. Gives up after a bounded amount of
     /// hashing: heads cannot be had by chance, but somebody may have written a value full of them.
     fn search<T>(
         &mut self,
-        start: u32,
+        places: Range<u32>,
         may: impl Fn(Head, u32) -> bool,
         mut is: impl FnMut(&mut Self, u32) -> io::Result<Option<T>>,
-    ) -> io::Result<Option<(u32, T)>> {
+    ) -> io::Result<Searched<(u32, T)>> {
         let mut budget = SEARCH_BYTES_MAX;
-        let mut offset = start;
-        while offset < self.limit {
+        let mut offset = places.start;
+        while offset < places.end {
             if let Some(head) = self.head(offset)?.filter(|head| self.fits(offset, *head) && may(*head, offset)) {
                 if let Some(found) = is(self, offset)? {
-                    return Ok(Some((offset, found)));
+                    return Ok(Searched::Found((offset, found)));
                 }
                 budget = budget.saturating_sub(u64::from(head.length) + SEARCH_STEP_BYTES);
                 if budget == 0 {
-                    tracing::warn!(segment = self.segment, start, "gave up searching behind what is broken in the log");
-                    return Ok(None);
+                    let (segment, start) = (self.segment, places.start);
+                    tracing::warn!(segment, start, "gave up searching behind what is broken in the log");
+                    return Ok(Searched::GaveUp);
                 }
             }
             offset = offset.saturating_add(ALIGN);
         }
-        Ok(None)
+        Ok(Searched::Nothing)
     }
 
     /// Whether a record of this head ends before the limit.
