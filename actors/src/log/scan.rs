@@ -60,6 +60,8 @@ pub(super) enum Piece {
 pub(super) enum Ending {
     /// There: all before it was durable once.
     Known(u32),
+    /// Not before this: all before it was durable once. From there on as if it were open.
+    AtLeast(u32),
     /// Where the last whole commit ends, unless something behind it witnesses that more had been durable.
     Open,
 }
@@ -126,7 +128,8 @@ impl<'a> Scan<'a> {
                 None => {
                     let was_whole = match ending {
                         Ending::Known(end) => end,
-                        Ending::Open => match self.witness(at)? {
+                        Ending::AtLeast(end) if at < end => end,
+                        Ending::AtLeast(_) | Ending::Open => match self.witness(at)? {
                             Searched::Found(durable) => durable,
                             Searched::GaveUp => self.limit,
                             Searched::Nothing => return Ok(ControlFlow::Continue(scanned)),
