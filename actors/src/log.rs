@@ -14,8 +14,8 @@
 //! * a commit that was answered with [`AppendError::DiskFull`] or [`AppendError::TooLarge`] is not in the log; one
 //!   answered with [`AppendError::Failed`] may be, after a restart;
 //! * a failed write or sync ends its segment at what was durable before; nothing is written there again;
-//! * bytes that were durable once and are wrong now are reported as [`Damage`], never taken for the log's end, and cost
-//!   no commit but their own;
+//! * bytes that were durable once and are wrong now, or cannot be read, are reported as [`Damage`], never taken for the
+//!   log's end, and cost no commit but their own;
 //! * a power cut during a compaction leaves the old file or the new one, never less.
 
 use std::{
@@ -45,6 +45,7 @@ mod settle;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 mod verify;
 mod writer;
 

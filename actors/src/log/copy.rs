@@ -7,6 +7,7 @@ use super::{
     opened::Opened,
     scan::{Ending, READ_BYTES, Scan, Searched},
     segment::{self, BLOCK_BYTES},
+    unreadable::read_around,
 };
 use crate::disk::{Disk, DiskFile};
 
@@ -29,7 +30,7 @@ impl io::Read for SegmentCopy {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.size_bytes - self.read_bytes).unwrap_or(usize::MAX);
         let wanted = buffer.len().min(left);
-        let read = self.file.read_at(&mut buffer[..wanted], self.read_bytes)?;
+        let read = read_around(self.file.as_ref(), &mut buffer[..wanted], self.read_bytes, drop)?;
         if read == 0 && wanted > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -45,7 +46,8 @@ impl io::Read for SegmentCopy {
 /// is shorter than it was. Nothing is written, and whoever writes the log is not disturbed.
 ///
 /// # Errors
-/// As [`Log::open`](super::Log::open); an error of `each` ends it as [`LogError::Stopped`]. Damage is copied as it is.
+/// As [`Log::open`](super::Log::open); an error of `each` ends it as [`LogError::Stopped`]. Damage is copied as it is; what
+/// cannot be read is zeros in the copy.
 pub fn copy<E>(
     dir: &Path,
     disk: &dyn Disk,

@@ -155,7 +155,9 @@ impl Replay<'_, '_> {
 
 /// Where to read on so as to meet all that comes behind `after`; `None` if the log does not hold that record.
 fn start_behind(opened: &Opened, after: Position, ending: Ending) -> io::Result<Option<u32>> {
-    let found = opened.find(after)?;
+    let Ok(found) = opened.find(after) else {
+        return Ok(None);
+    };
     let Some(birth) = after.birth() else {
         return Ok(None);
     };

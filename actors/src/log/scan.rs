@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::{
     BlobRecord, Damage, ReplayedCommit,
     record::{self, ALIGN, HEAD_BYTES, Head, Kind, Place, Position},
+    unreadable::read_around,
 };
 use crate::disk::DiskFile;
 
@@ -21,6 +22,8 @@ const SEARCH_BYTES_MAX: u64 = 128 * 1024 * 1024;
 const SEARCH_STEP_BYTES: u64 = 4096;
 /// What broke where a commit was whole once.
 const BROKEN: &str = "a commit is broken that was whole once";
+/// What broke where the disk gives nothing back.
+const UNREADABLE: &str = "it cannot be read";
 
 /// A segment's records, read through a window.
 pub(super) struct Scan<'a> {
@@ -32,6 +35,10 @@ pub(super) struct Scan<'a> {
     window_bytes: usize,
     window: Vec<u8>,
     window_start: u32,
+    /// What could not be read, and was taken for zeros.
+    unreadable: Vec<Range<u32>>,
+    /// Whether what cannot be read is an error instead.
+    is_strict: bool,
 }
 
 /// A whole commit.
@@ -99,7 +106,14 @@ pub(super) struct Scanned {
 impl<'a> Scan<'a> {
     /// Reads nothing from `limit` on, and `window_bytes` at a time or what a record takes.
     pub(super) fn new(segment: u32, generation: u32, file: &'a dyn DiskFile, limit: u32, window_bytes: usize) -> Self {
-        Self { segment, generation, file, limit, window_bytes, window: Vec::new(), window_start: 0 }
+        let (window, window_start) = (Vec::new(), 0);
+        let (unreadable, is_strict) = (Vec::new(), false);
+        Self { segment, generation, file, limit, window_bytes, window, window_start, unreadable, is_strict }
+    }
+
+    /// The same, for who is not to take for broken what only cannot be read.
+    pub(super) fn strict(self) -> Self {
+        Self { is_strict: true, ..self }
     }
 
     /// Goes through the commits from `start`, where one begins, until `each` breaks off or the records end.
@@ -132,13 +146,19 @@ impl<'a> Scan<'a> {
                         Ending::AtLeast(_) | Ending::Open => match self.witness(at)? {
                             Searched::Found(durable) => durable,
                             Searched::GaveUp => self.limit,
-                            Searched::Nothing => return Ok(ControlFlow::Continue(scanned)),
+                            // The search has read all that is there.
+                            Searched::Nothing => match self.unreadable.iter().map(|range| range.end).max() {
+                                Some(end) if end > at => end,
+                                Some(_) | None => return Ok(ControlFlow::Continue(scanned)),
+                            },
                         },
                     };
                     scanned.end = self.next_commit(at)?.unwrap_or(was_whole);
                     scanned.is_damaged = true;
-                    let length = scanned.end - at;
-                    Piece::Damage(Damage { segment: self.segment, offset: at, length, what: BROKEN })
+                    let (segment, length) = (self.segment, scanned.end - at);
+                    let is_readable = self.unreadable.iter().all(|range| range.end <= at || range.start >= scanned.end);
+                    let what = if is_readable { BROKEN } else { UNREADABLE };
+                    Piece::Damage(Damage { segment, offset: at, length, what })
                 }
             };
             if let ControlFlow::Break(value) = each(piece) {
@@ -290,7 +310,20 @@ impl<'a> Scan<'a> {
         if offset < self.window_start || end as usize > window_end {
             let size = self.window_bytes.max(length as usize).min((self.limit - offset) as usize);
             self.window = vec![0; size];
-            let read = self.file.read_at(&mut self.window, u64::from(offset))?;
+            let read = if self.is_strict {
+                self.file.read_at(&mut self.window, u64::from(offset))?
+            } else {
+                let unreadable = &mut self.unreadable;
+                read_around(self.file, &mut self.window, u64::from(offset), |range| {
+                    let range = range.start as u32..range.end as u32; // below the limit
+                    match unreadable.last_mut() {
+                        Some(last) if (last.start..=last.end).contains(&range.start) => {
+                            last.end = last.end.max(range.end)
+                        }
+                        Some(_) | None => unreadable.push(range),
+                    }
+                })?
+            };
             self.window.truncate(read);
             self.window_start = offset;
         }
