@@ -264,3 +264,14 @@ fn a_search_that_gives_up_cuts_nothing_off() {
     let (_, commits, again) = try_replay(wide(&disk)).expect("the log opens");
     assert_eq!((epochs_of(&commits), again), (vec![1, 6], damage));
 }
+
+#[test]
+fn a_broken_length_that_leads_beyond_sound_commits_hides_none() {
+    let (disk, ends) = written(5);
+    let mut content = disk.content(&segment(1));
+    let start = ends[1] as usize;
+    content[start..start + 4].copy_from_slice(&(ends[3] - ends[1] - 20).to_le_bytes());
+    let (_, commits, damage) = replay(&with_segment(&content));
+    assert_eq!(numbers(&commits), [1, 3, 4, 5]);
+    assert_eq!((damage[0].offset, damage[0].length, damage.len()), (ends[1], ends[2] - ends[1], 1));
+}
