@@ -14,8 +14,8 @@
 //! * a commit that was answered with [`AppendError::DiskFull`] or [`AppendError::TooLarge`] is not in the log; one
 //!   answered with [`AppendError::Failed`] may be, after a restart;
 //! * a failed write or sync ends its segment at what was durable before; nothing is written there again;
-//! * bytes that were durable once and are wrong now are reported as [`Damage`], never taken for the log's end, and cost
-//!   no commit but their own;
+//! * bytes that were durable once and are wrong now, or cannot be read, are reported as [`Damage`], never taken for the
+//!   log's end, and cost no commit but their own;
 //! * a power cut during a compaction leaves the old file or the new one, never less.
 
 use std::{
@@ -45,6 +45,7 @@ mod settle;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 mod verify;
 mod writer;
 
@@ -74,6 +75,9 @@ pub struct LogOptions {
     /// The [`ReplayedCommit::end`] of the last commit the caller has already, known to be durable. Replay delivers what
     /// comes after it and does not read what comes before it.
     pub after: Option<Position>,
+    /// A record up to whose end the log was durable once, whatever is there now: what is not whole before it is damage,
+    /// and no torn end.
+    pub known: Option<Position>,
     /// The file operations.
     pub disk: Arc<dyn Disk>,
 }
@@ -87,6 +91,7 @@ impl Default for LogOptions {
             queue_commits: 16 * 1024,
             queue_kib: 64 * 1024,
             after: None,
+            known: None,
             disk: Arc::new(OsDisk),
         }
     }
@@ -215,7 +220,7 @@ impl Log {
     ///
     /// A torn end is cut off first, and what was found is made durable again: it may have been written but never
     /// synced by a process that is gone; what `each` was given is durable when this returns. A last segment that is
-    /// damaged stays as it is and writing goes on in the next. Blocks for as long as it takes to read the log.
+    /// damaged stays as it is and the next one is begun at once, so that where it ended is known from then on. Blocks for as long as it takes to read the log.
     ///
     /// # Errors
     /// [`LogError`], a sentence for the operator. An error of `each` ends the replay as [`LogError::Stopped`]. Damage
@@ -233,7 +238,7 @@ impl Log {
         segment::remove_left_overs(disk.as_ref(), dir).map_err(LogError::io(dir))?;
         let reader = LogReader::new(dir, Arc::clone(&disk));
         let mut each = |piece| each(&reader, replay::replayed(piece)).map_err(|e| LogError::Stopped(e.into()));
-        let resume = match replay::replay(disk.as_ref(), dir, options.after, &mut each)? {
+        let resume = match replay::replay(disk.as_ref(), dir, options.after, options.known, &mut each)? {
             None => Resume::Behind { segment: 0, end: 0 },
             Some(last) => {
                 let file = settle::settle(disk.as_ref(), dir, &last)?;
@@ -241,6 +246,7 @@ impl Log {
                 if is_open { Resume::In { segment, end, file } } else { Resume::Behind { segment, end } }
             }
         };
+        let resume = resume.behind(options.known);
         let (queue, queued) = mpsc::channel(options.queue_commits);
         let room = Arc::new(Semaphore::new(options.queue_kib as usize));
         let queue_kib = options.queue_kib;

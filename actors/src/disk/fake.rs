@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -63,6 +64,8 @@ struct FileState {
     live: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<(usize, Vec<u8>)>,
+    /// Bytes that no read gives back.
+    unreadable: Range<usize>,
 }
 
 struct FakeFile {
@@ -108,6 +111,13 @@ impl FakeDisk {
     pub(crate) fn content(&self, path: &Path) -> Vec<u8> {
         let state = self.state();
         state.files[state.live[path]].live.clone()
+    }
+
+    /// Has every read fail that meets one of these bytes of a file.
+    pub(crate) fn make_unreadable(&self, path: &Path, bytes: Range<usize>) {
+        let mut state = self.state();
+        let id = state.live[path];
+        state.files[id].unreadable = bytes;
     }
 
     pub(crate) fn names(&self) -> Vec<PathBuf> {
@@ -301,8 +311,12 @@ impl FakeFile {
 impl DiskFile for FakeFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let state = self.state();
-        let rest = state.files[self.id].live.get(offset as usize..).unwrap_or_default();
+        let FileState { live, unreadable, .. } = &state.files[self.id];
+        let rest = live.get(offset as usize..).unwrap_or_default();
         let read = rest.len().min(buffer.len());
+        if unreadable.start.max(offset as usize) < unreadable.end.min(offset as usize + read) {
+            return Err(broken());
+        }
         buffer[..read].copy_from_slice(&rest[..read]);
         Ok(read)
     }

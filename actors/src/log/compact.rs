@@ -87,7 +87,7 @@ fn sealed(segments: &Segments, segment: u32) -> Result<(Arc<Opened>, u32), Compa
     let next = if opened.header.generation == 0 { Some(get(segment + 1)?.header.previous_end) } else { None };
     match opened.ending(next) {
         Ending::Known(end) => Ok((opened, end)),
-        Ending::Open => Err(damaged(segment, "its header says no end")),
+        Ending::AtLeast(_) | Ending::Open => Err(damaged(segment, "its header says no end")),
     }
 }
 

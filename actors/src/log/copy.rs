@@ -5,9 +5,9 @@ use std::{io, path::Path, sync::Arc};
 use super::{
     LogError,
     opened::Opened,
-    record::ALIGN,
-    scan::{Ending, READ_BYTES, Scan},
+    scan::{Ending, READ_BYTES, Scan, Searched},
     segment::{self, BLOCK_BYTES},
+    unreadable::read_around,
 };
 use crate::disk::{Disk, DiskFile};
 
@@ -30,7 +30,7 @@ impl io::Read for SegmentCopy {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.size_bytes - self.read_bytes).unwrap_or(usize::MAX);
         let wanted = buffer.len().min(left);
-        let read = self.file.read_at(&mut buffer[..wanted], self.read_bytes)?;
+        let read = read_around(self.file.as_ref(), &mut buffer[..wanted], self.read_bytes, drop)?;
         if read == 0 && wanted > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -46,7 +46,8 @@ impl io::Read for SegmentCopy {
 /// is shorter than it was. Nothing is written, and whoever writes the log is not disturbed.
 ///
 /// # Errors
-/// As [`Log::open`](super::Log::open); an error of `each` ends it as [`LogError::Stopped`]. Damage is copied as it is.
+/// As [`Log::open`](super::Log::open); an error of `each` ends it as [`LogError::Stopped`]. Damage is copied as it is; what
+/// cannot be read is zeros in the copy.
 pub fn copy<E>(
     dir: &Path,
     disk: &dyn Disk,
@@ -93,25 +94,28 @@ pub(super) fn last_end(disk: &dyn Disk, dir: &Path, opened: &Opened) -> Result<O
     // It may have been sealed meanwhile, and what is whole behind its end does not count then.
     let next = segment.checked_add(1).map(|next| Opened::open(disk, dir, next)).transpose()?.flatten();
     let sealed = next.filter(|next| next.broken_header.is_none()).map(|next| next.header.previous_end);
-    Ok(Some(sealed.map_or(end, |sealed| sealed.min(end))))
+    let end = sealed.map_or(end, |sealed| sealed.min(end));
+    Ok(Some(end).filter(|end| *end < opened.size_bytes))
 }
 
-/// Behind the last whole commit, while somebody may be writing behind it.
+/// Behind the last whole commit, while somebody may be writing behind it; the file's end and more if nobody knows.
 fn whole_end(scan: &mut Scan<'_>) -> io::Result<u32> {
     let mut end = BLOCK_BYTES;
     loop {
         while let Some(found) = scan.commit(end)? {
             end = found.next;
         }
-        if scan.witness(end)?.is_none() {
+        let witness = scan.witness(end)?;
+        if witness == Searched::Nothing {
             return Ok(end);
         }
         // What was not whole a moment ago is durable by now. If it still is not whole, it is damaged.
         scan.refresh();
         if scan.commit(end)?.is_none() {
-            match scan.next_commit(end + ALIGN)? {
-                Some(behind) => end = behind,
-                None => return Ok(end),
+            match (scan.next_commit(end)?, witness) {
+                (Some(behind), _) => end = behind,
+                (None, Searched::GaveUp) => return Ok(u32::MAX),
+                (None, Searched::Found(_) | Searched::Nothing) => return Ok(end),
             }
         }
     }

@@ -97,7 +97,7 @@ impl Opened {
     pub(super) fn scan(&self, ending: Ending, window_bytes: usize) -> Scan<'_> {
         let limit = match ending {
             Ending::Known(end) => end.min(self.size_bytes),
-            Ending::Open => self.size_bytes,
+            Ending::AtLeast(_) | Ending::Open => self.size_bytes,
         };
         Scan::new(self.header.segment, self.header.generation, self.file.as_ref(), limit, window_bytes)
     }
@@ -148,10 +148,10 @@ impl Opened {
     fn find_moved(&self, birth: u32) -> io::Result<Lookup> {
         let end = match self.ending(None) {
             Ending::Known(end) => end,
-            Ending::Open => self.size_bytes,
+            Ending::AtLeast(_) | Ending::Open => self.size_bytes,
         };
         let (from, to) = self.table.around(birth, end);
-        let mut scan = self.scan(Ending::Known(to), WINDOW_BYTES);
+        let mut scan = self.scan(Ending::Known(to), WINDOW_BYTES).strict();
         let mut offset = from;
         while let Some(head) = scan.head(offset)?.filter(|head| head.mark <= birth) {
             if head.mark == birth
@@ -166,7 +166,7 @@ impl Opened {
     }
 
     fn find_slowly(&self, birth: u32, from: u32, ending: Ending) -> io::Result<Lookup> {
-        let mut scan = self.scan(ending, WINDOW_BYTES);
+        let mut scan = self.scan(ending, WINDOW_BYTES).strict();
         // Where nothing says how far the records went, nobody can say that one is missing on purpose.
         let mut is_broken = self.broken_header.is_some();
         let mut wanted = None;

@@ -67,6 +67,11 @@ impl Position {
     pub(super) fn birth(self) -> Option<u32> {
         self.offset.checked_sub(HEAD_BYTES).filter(|birth| birth % ALIGN == 0)
     }
+
+    /// Where the record ended when it was first written; `None` where there can be none.
+    pub(super) fn end(self) -> Option<u32> {
+        self.birth()?.checked_add(record_bytes(self.length as usize)?)
+    }
 }
 
 /// Where a record begins at present.

@@ -37,18 +37,24 @@ pub(super) fn replayed(piece: Piece) -> Replayed {
     }
 }
 
-/// Reads every segment and delivers the whole commits that end behind `after`, and all damage on the way.
+/// Segments behind the last one that are told of by name when they are known to be missing.
+const LOST_TOLD_MAX: u32 = 1_000;
+
+/// Reads every segment and delivers the whole commits that end behind `after`, and all damage on the way. Up to the end
+/// of `known` all was durable once.
 pub(super) fn replay(
     disk: &dyn Disk,
     dir: &Path,
     after: Option<Position>,
+    known: Option<Position>,
     each: &mut Each<'_>,
 ) -> Result<Option<Last>, LogError> {
     let numbers = segment::list(disk, dir).map_err(LogError::io(dir))?;
     if let Some(after) = after.filter(|after| numbers.binary_search(&after.segment).is_err()) {
         return Err(LogError::NotInLog(after));
     }
-    let mut replay = Replay { dir, after, each };
+    let known = known.and_then(|known| Some((known.segment, known.end()?)));
+    let mut replay = Replay { dir, after, known, each };
     let first = after.map_or(1, |after| after.segment);
     // Whose end is not known before the next one is met.
     let mut waiting: Option<Opened> = None;
@@ -71,11 +77,16 @@ pub(super) fn replay(
         expected = segment.saturating_add(1);
         waiting = Some(opened);
     }
-    let Some(last) = waiting else {
+    let scanned = waiting.as_ref().map(|last| replay.segment(last, last.ending(None))).transpose()?;
+    let lost = known.filter(|(segment, _)| *segment >= expected);
+    if let Some((segment, end)) = lost {
+        replay.missing(expected.max(segment.saturating_sub(LOST_TOLD_MAX))..segment.saturating_add(1), end)?;
+    }
+    let Some((last, scanned)) = waiting.zip(scanned) else {
         return Ok(None);
     };
-    let scanned = replay.segment(&last, last.ending(None))?;
-    let is_open = !scanned.is_damaged && last.broken_header.is_none() && last.header.generation == 0;
+    let is_sound = !scanned.is_damaged && last.broken_header.is_none();
+    let is_open = is_sound && lost.is_none() && last.header.generation == 0;
     let Scanned { end, durable, .. } = scanned;
     Ok(Some(Last { segment: last.header.segment, end, durable, is_open }))
 }
@@ -83,6 +94,8 @@ pub(super) fn replay(
 struct Replay<'a, 'b> {
     dir: &'a Path,
     after: Option<Position>,
+    /// The segment of a record that was durable once, and where that ended.
+    known: Option<(u32, u32)>,
     each: &'a mut Each<'b>,
 }
 
@@ -100,6 +113,12 @@ impl Replay<'_, '_> {
     /// Delivers one segment.
     fn segment(&mut self, opened: &Opened, ending: Ending) -> Result<Scanned, LogError> {
         let segment = opened.header.segment;
+        let ending = match (ending, self.known) {
+            (Ending::Open, Some((known, end))) if known == segment && opened.header.generation == 0 => {
+                Ending::AtLeast(end)
+            }
+            (ending, _) => ending,
+        };
         let failed = || LogError::io(&segment::path_of(self.dir, segment));
         if let Some(what) = opened.broken_header {
             let length = BLOCK_BYTES.min(opened.size_bytes);
@@ -136,7 +155,9 @@ impl Replay<'_, '_> {
 
 /// Where to read on so as to meet all that comes behind `after`; `None` if the log does not hold that record.
 fn start_behind(opened: &Opened, after: Position, ending: Ending) -> io::Result<Option<u32>> {
-    let found = opened.find(after)?;
+    let Ok(found) = opened.find(after) else {
+        return Ok(None);
+    };
     let Some(birth) = after.birth() else {
         return Ok(None);
     };

@@ -1,12 +1,16 @@
 //! One segment read from front to back: whole commits, and what is broken between them.
 
-use std::{io, ops::ControlFlow};
+use std::{
+    io,
+    ops::{ControlFlow, Range},
+};
 
 use bytes::Bytes;
 
 use super::{
     BlobRecord, Damage, ReplayedCommit,
     record::{self, ALIGN, HEAD_BYTES, Head, Kind, Place, Position},
+    unreadable::read_around,
 };
 use crate::disk::DiskFile;
 
@@ -18,6 +22,8 @@ const SEARCH_BYTES_MAX: u64 = 128 * 1024 * 1024;
 const SEARCH_STEP_BYTES: u64 = 4096;
 /// What broke where a commit was whole once.
 const BROKEN: &str = "a commit is broken that was whole once";
+/// What broke where the disk gives nothing back.
+const UNREADABLE: &str = "it cannot be read";
 
 /// A segment's records, read through a window.
 pub(super) struct Scan<'a> {
@@ -29,6 +35,10 @@ pub(super) struct Scan<'a> {
     window_bytes: usize,
     window: Vec<u8>,
     window_start: u32,
+    /// What could not be read, and was taken for zeros.
+    unreadable: Vec<Range<u32>>,
+    /// Whether what cannot be read is an error instead.
+    is_strict: bool,
 }
 
 /// A whole commit.
@@ -57,8 +67,30 @@ pub(super) enum Piece {
 pub(super) enum Ending {
     /// There: all before it was durable once.
     Known(u32),
+    /// Not before this: all before it was durable once. From there on as if it were open.
+    AtLeast(u32),
     /// Where the last whole commit ends, unless something behind it witnesses that more had been durable.
     Open,
+}
+
+/// What came of a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Searched<T> {
+    Found(T),
+    /// There is none.
+    Nothing,
+    /// There may be one: the search was ended before its end.
+    GaveUp,
+}
+
+impl<T> Searched<T> {
+    fn map<U>(self, of: impl FnOnce(T) -> U) -> Searched<U> {
+        match self {
+            Self::Found(found) => Searched::Found(of(found)),
+            Self::Nothing => Searched::Nothing,
+            Self::GaveUp => Searched::GaveUp,
+        }
+    }
 }
 
 /// What was learnt from scanning a segment.
@@ -74,7 +106,14 @@ pub(super) struct Scanned {
 impl<'a> Scan<'a> {
     /// Reads nothing from `limit` on, and `window_bytes` at a time or what a record takes.
     pub(super) fn new(segment: u32, generation: u32, file: &'a dyn DiskFile, limit: u32, window_bytes: usize) -> Self {
-        Self { segment, generation, file, limit, window_bytes, window: Vec::new(), window_start: 0 }
+        let (window, window_start) = (Vec::new(), 0);
+        let (unreadable, is_strict) = (Vec::new(), false);
+        Self { segment, generation, file, limit, window_bytes, window, window_start, unreadable, is_strict }
+    }
+
+    /// The same, for who is not to take for broken what only cannot be read.
+    pub(super) fn strict(self) -> Self {
+        Self { is_strict: true, ..self }
     }
 
     /// Goes through the commits from `start`, where one begins, until `each` breaks off or the records end.
@@ -102,17 +141,24 @@ impl<'a> Scan<'a> {
                 }
                 None => {
                     let was_whole = match ending {
-                        Ending::Known(end) => Some(end),
-                        Ending::Open => self.witness(at)?,
+                        Ending::Known(end) => end,
+                        Ending::AtLeast(end) if at < end => end,
+                        Ending::AtLeast(_) | Ending::Open => match self.witness(at)? {
+                            Searched::Found(durable) => durable,
+                            Searched::GaveUp => self.limit,
+                            // The search has read all that is there.
+                            Searched::Nothing => match self.unreadable.iter().map(|range| range.end).max() {
+                                Some(end) if end > at => end,
+                                Some(_) | None => return Ok(ControlFlow::Continue(scanned)),
+                            },
+                        },
                     };
-                    let Some(was_whole) = was_whole else {
-                        return Ok(ControlFlow::Continue(scanned));
-                    };
-                    let behind = self.next_commit(at.saturating_add(ALIGN))?;
-                    scanned.end = behind.unwrap_or(was_whole);
+                    scanned.end = self.next_commit(at)?.unwrap_or(was_whole);
                     scanned.is_damaged = true;
-                    let length = scanned.end - at;
-                    Piece::Damage(Damage { segment: self.segment, offset: at, length, what: BROKEN })
+                    let (segment, length) = (self.segment, scanned.end - at);
+                    let is_readable = self.unreadable.iter().all(|range| range.end <= at || range.start >= scanned.end);
+                    let what = if is_readable { BROKEN } else { UNREADABLE };
+                    Piece::Damage(Damage { segment, offset: at, length, what })
                 }
             };
             if let ControlFlow::Break(value) = each(piece) {
@@ -172,48 +218,81 @@ impl<'a> Scan<'a> {
         self.window.clear();
     }
 
-    /// Searches behind `end` for a record that was written when more than that was durable already, and says how
-    /// much. There is none after a torn write; there is one if something in the middle was lost or changed. A
-    /// compacted segment is durable before it is seen: there every record tells.
-    pub(super) fn witness(&mut self, end: u32) -> io::Result<Option<u32>> {
+    /// Searches behind `end`, where something is broken, for a record that was written when more than that was durable
+    /// already, and says how much. There is none after a torn write; there is one if something in the middle was lost
+    /// or changed. A compacted segment is durable before it is seen: there every record tells. Who gave up knows
+    /// nothing, and must not take it for a torn write.
+    pub(super) fn witness(&mut self, end: u32) -> io::Result<Searched<u32>> {
         let generation = self.generation;
         let tells = |head: Head, offset| generation > 0 || (head.mark > end && head.mark <= offset);
-        let found = self.search(end, tells, |scan, offset| Ok(scan.record(offset)?.map(|(head, _)| head)))?;
+        let mut is = |scan: &mut Self, offset| Ok(scan.record(offset)?.map(|(head, _)| head));
+        let found = match self.walk(end, tells, &mut is)? {
+            Some(found) => Searched::Found(found),
+            None => self.search(end..self.limit, tells, is)?,
+        };
         Ok(found.map(
             |(offset, head)| if generation == 0 { head.mark } else { offset + head.record_bytes().unwrap_or(ALIGN) },
         ))
     }
 
-    /// Where the next whole commit begins, from `start` on.
-    pub(super) fn next_commit(&mut self, start: u32) -> io::Result<Option<u32>> {
-        let found = self.search(start, |head, _| head.edges.begins, Self::commit)?;
-        Ok(found.map(|(offset, _)| offset))
+    /// Where the next whole commit begins behind the broken one at `broken`. Nearer than where the heads lead, since a
+    /// broken length may lead beyond sound commits; but as far as they lead if a search up to there gives up.
+    pub(super) fn next_commit(&mut self, broken: u32) -> io::Result<Option<u32>> {
+        let begins = |head: Head, _| head.edges.begins;
+        let walked = self.walk(broken, begins, &mut Self::commit)?.map(|(offset, _)| offset);
+        let start = broken.saturating_add(ALIGN);
+        Ok(match self.search(start..walked.unwrap_or(self.limit), begins, Self::commit)? {
+            Searched::Found((offset, _)) => Some(offset),
+            Searched::Nothing | Searched::GaveUp => walked,
+        })
     }
 
-    /// The first place from `start` on whose head `may` be right and that `is`. Gives up after a bounded amount of
+    /// The first place that `may` be right and that `is`, going from head to head behind the one at `broken`: whatever
+    /// a value holds is no place on this way, unless a head is broken.
+    fn walk<T>(
+        &mut self,
+        broken: u32,
+        may: impl Fn(Head, u32) -> bool,
+        is: &mut impl FnMut(&mut Self, u32) -> io::Result<Option<T>>,
+    ) -> io::Result<Option<(u32, T)>> {
+        let mut offset = broken;
+        while let Some(head) = self.head(offset)?.filter(|head| self.fits(offset, *head)) {
+            if offset > broken
+                && may(head, offset)
+                && let Some(found) = is(self, offset)?
+            {
+                return Ok(Some((offset, found)));
+            }
+            offset = offset.saturating_add(head.record_bytes().unwrap_or(u32::MAX));
+        }
+        Ok(None)
+    }
+
+    /// The first place within `places` whose head `may` be right and that `is`. Gives up after a bounded amount of
     /// hashing: heads cannot be had by chance, but somebody may have written a value full of them.
     fn search<T>(
         &mut self,
-        start: u32,
+        places: Range<u32>,
         may: impl Fn(Head, u32) -> bool,
         mut is: impl FnMut(&mut Self, u32) -> io::Result<Option<T>>,
-    ) -> io::Result<Option<(u32, T)>> {
+    ) -> io::Result<Searched<(u32, T)>> {
         let mut budget = SEARCH_BYTES_MAX;
-        let mut offset = start;
-        while offset < self.limit {
+        let mut offset = places.start;
+        while offset < places.end {
             if let Some(head) = self.head(offset)?.filter(|head| self.fits(offset, *head) && may(*head, offset)) {
                 if let Some(found) = is(self, offset)? {
-                    return Ok(Some((offset, found)));
+                    return Ok(Searched::Found((offset, found)));
                 }
                 budget = budget.saturating_sub(u64::from(head.length) + SEARCH_STEP_BYTES);
                 if budget == 0 {
-                    tracing::warn!(segment = self.segment, start, "gave up searching behind what is broken in the log");
-                    return Ok(None);
+                    let (segment, start) = (self.segment, places.start);
+                    tracing::warn!(segment, start, "gave up searching behind what is broken in the log");
+                    return Ok(Searched::GaveUp);
                 }
             }
             offset = offset.saturating_add(ALIGN);
         }
-        Ok(None)
+        Ok(Searched::Nothing)
     }
 
     /// Whether a record of this head ends before the limit.
@@ -231,7 +310,20 @@ impl<'a> Scan<'a> {
         if offset < self.window_start || end as usize > window_end {
             let size = self.window_bytes.max(length as usize).min((self.limit - offset) as usize);
             self.window = vec![0; size];
-            let read = self.file.read_at(&mut self.window, u64::from(offset))?;
+            let read = if self.is_strict {
+                self.file.read_at(&mut self.window, u64::from(offset))?
+            } else {
+                let unreadable = &mut self.unreadable;
+                read_around(self.file, &mut self.window, u64::from(offset), |range| {
+                    let range = range.start as u32..range.end as u32; // below the limit
+                    match unreadable.last_mut() {
+                        Some(last) if (last.start..=last.end).contains(&range.start) => {
+                            last.end = last.end.max(range.end)
+                        }
+                        Some(_) | None => unreadable.push(range),
+                    }
+                })?
+            };
             self.window.truncate(read);
             self.window_start = offset;
         }

@@ -42,7 +42,9 @@ impl Header {
     /// Reads the header of segment `segment` from its file.
     pub(super) fn read(file: &dyn DiskFile, segment: u32) -> io::Result<Result<Self, NoHeader>> {
         let mut block = vec![0; BLOCK_BYTES as usize];
-        let read = file.read_at(&mut block, 0)?;
+        let Ok(read) = file.read_at(&mut block, 0) else {
+            return Ok(Err(NoHeader::Damaged("its header cannot be read")));
+        };
         if read < block.len() || block[..8] != MAGIC {
             return Ok(Err(NoHeader::Damaged("it does not begin as a segment does")));
         }

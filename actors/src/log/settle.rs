@@ -1,8 +1,8 @@
 //! What replay found in the last segment is made durable, and what is torn is cut off.
 
-use std::{path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
-use super::{LogError, replay::Last, scan::READ_BYTES, segment};
+use super::{LogError, replay::Last, scan::READ_BYTES, segment, unreadable::read_around};
 use crate::disk::{Disk, DiskFile};
 
 /// Makes the last segment what replay took it for, and gives back its file.
@@ -22,7 +22,15 @@ pub(super) fn settle(disk: &dyn Disk, dir: &Path, last: &Last) -> Result<Arc<dyn
     while start < limit {
         let length = READ_BYTES.min((limit - start) as usize);
         let chunk = &mut chunk[..length];
-        let read = file.read_at(chunk, u64::from(start)).map_err(io())?;
+        let read = match file.read_at(chunk, u64::from(start)) {
+            Ok(read) => read,
+            Err(error) if last.is_open => return Err(io()(error)),
+            Err(_) => {
+                rewrite_readable(file.as_ref(), chunk, start).map_err(io())?;
+                start += length as u32;
+                continue;
+            }
+        };
         let kept = (last.end.saturating_sub(start) as usize).min(read);
         let clean = chunk[kept..read].iter().all(|byte| *byte == 0);
         if kept > 0 || !clean {
@@ -37,4 +45,20 @@ pub(super) fn settle(disk: &dyn Disk, dir: &Path, last: &Last) -> Result<Arc<dyn
     }
     file.sync().map_err(io())?;
     Ok(file)
+}
+
+/// Writes again what is there from `start` on, but for what cannot be read: nothing is put in its place.
+fn rewrite_readable(file: &dyn DiskFile, chunk: &mut [u8], start: u32) -> io::Result<()> {
+    let mut at = u64::from(start);
+    let mut readable = Vec::new();
+    let read = read_around(file, chunk, at, |range| {
+        readable.push(at..range.start);
+        at = range.end;
+    })?;
+    readable.push(at..u64::from(start) + read as u64);
+    for range in readable.into_iter().filter(|range| !range.is_empty()) {
+        let within = (range.start - u64::from(start)) as usize..(range.end - u64::from(start)) as usize;
+        file.write_at(&chunk[within], range.start)?;
+    }
+    Ok(())
 }

@@ -66,7 +66,9 @@ impl Table {
             return Ok(None);
         };
         let mut bytes = vec![0; tail];
-        let read = file.read_at(&mut bytes, u64::from(end))?;
+        let Ok(read) = file.read_at(&mut bytes, u64::from(end)) else {
+            return Ok(None);
+        };
         let (covered, stored) = bytes.split_at(tail - CHECKSUM_BYTES);
         if read < tail || stored != checksum(segment, generation, covered) {
             return Ok(None);

@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    ops::Range,
     path::PathBuf,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
 };
@@ -20,6 +21,7 @@ mod damage;
 mod faults;
 mod queue;
 mod scribbles;
+mod unreadable;
 
 const DIR: &str = "/log";
 const SEGMENT_BYTES: u32 = 16 * 1024;

@@ -34,7 +34,7 @@ where
         }
         each(replay::replayed(piece))
     };
-    replay::replay(disk, dir, None, &mut checked).map(drop)
+    replay::replay(disk, dir, None, None, &mut checked).map(drop)
 }
 
 /// The name of a segment's file.

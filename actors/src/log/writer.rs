@@ -14,7 +14,7 @@ use super::{
     opened::Opened,
     prepare::{self, Preparer},
     reader::Segments,
-    record::{self, Edges, Place},
+    record::{self, Edges, Place, Position},
     segment::{self, BLOCK_BYTES, Header},
 };
 use crate::{
@@ -57,6 +57,18 @@ pub(super) enum Resume {
     Behind { segment: u32, end: u32 },
 }
 
+impl Resume {
+    /// The same, but never before or in a segment that is gone and held this record.
+    pub(super) fn behind(self, known: Option<Position>) -> Self {
+        let (Self::In { segment, .. } | Self::Behind { segment, .. }) = self;
+        let lost = known.filter(|known| known.segment > segment);
+        match lost.and_then(|known| Some((known.segment, known.end()?))) {
+            Some((segment, end)) => Self::Behind { segment, end },
+            None => self,
+        }
+    }
+}
+
 struct Active {
     segment: u32,
     file: Arc<dyn DiskFile>,
@@ -85,7 +97,7 @@ impl Writer {
                 Writing::Active(Active { segment, file, end, size_bytes })
             }
         };
-        Ok(Self {
+        let mut writer = Self {
             dir: dir.to_owned(),
             round_bytes: options.round_bytes,
             commit_bytes_max: options.segment_bytes.saturating_sub(BLOCK_BYTES),
@@ -95,7 +107,14 @@ impl Writer {
             place,
             short: false,
             buffer: Vec::new(),
-        })
+        };
+        // Where a damaged segment ended may be known only now.
+        if let Writing::Sealed { segment: 1.., .. } = writer.place
+            && let Err(error) = writer.roll()
+        {
+            tracing::warn!(%error, "the log's next segment is begun with the next commit");
+        }
+        Ok(writer)
     }
 
     /// Writes until every sender is gone and the queue is empty.

@@ -221,6 +221,7 @@ fn recover(
     recovery: &dyn Fn(Records) -> Recovery,
 ) -> Result<Recovered, StartError> {
     let mut tries_left = 2;
+    let mut known = None;
     loop {
         tries_left -= 1;
         let opened = Records::open(index_dir, records_options)?;
@@ -232,7 +233,7 @@ fn recover(
         let after = opened.covered.as_deref().map(index::covered).transpose();
         let result = after.map_err(StartError::from).and_then(|after| {
             let mut recovery = recovery(records.clone());
-            let options = LogOptions { after, ..log_options.clone() };
+            let options = LogOptions { after, known, ..log_options.clone() };
             let log = Log::open(log_dir, options, |reader, replayed| recovery.take(reader, replayed))?;
             let (commits, damaged) = (recovery.commits, recovery.damaged);
             let index = recovery.finish(&log.reader())?;
@@ -247,6 +248,10 @@ fn recover(
         match result {
             Err(error) if tries_left > 0 && is_of_the_index(&error, &records) => {
                 tracing::warn!(%error, "the index cannot be used");
+                // The index takes in only what is durable: the log held this once.
+                if let StartError::Log(LogError::NotInLog(at)) = error {
+                    known = Some(at);
+                }
                 records.distrust();
             }
             result => return result,

@@ -1,6 +1,7 @@
 //! What only the inside can bring about: an actor that fails, a disk that does.
 
 mod full;
+mod lost;
 mod model;
 mod power;
 mod scribbles;
@@ -53,8 +54,18 @@ impl World {
         let key = SigningKey::from_bytes(&[1; 32]);
         let owner = Did::from_ed25519(&key.verifying_key().to_bytes());
         let space = SpaceId::new(&owner, "default").expect("a space id");
-        let options = Options {
-            data_dir: dir.path().to_owned(),
+        let storage = StorageOptions { log: log_options, ..StorageOptions::default() };
+        let node = Node::start_on(Self::options(dir.path()), storage).await.expect("starts");
+        let world = Self { node, key, space, dir };
+        let host = world.node.did().clone();
+        let token = world.sign(Some(host), &format!("{}/space", world.space), "tinycloud.space/host", 0);
+        world.node.delegate(token, clock::now()).await.expect("the space is made");
+        world
+    }
+
+    fn options(dir: &Path) -> Options {
+        Options {
+            data_dir: dir.to_owned(),
             key: [2; 32],
             admit: Admit::Any,
             body_bytes_max: 1 << 20,
@@ -65,14 +76,7 @@ impl World {
             reserve_free_bytes: 128 << 20,
             retention: Duration::from_secs(3600),
             collect_interval: Duration::from_secs(3600),
-        };
-        let storage = StorageOptions { log: log_options, ..StorageOptions::default() };
-        let node = Node::start_on(options, storage).await.expect("starts");
-        let world = Self { node, key, space, dir };
-        let host = world.node.did().clone();
-        let token = world.sign(Some(host), &format!("{}/space", world.space), "tinycloud.space/host", 0);
-        world.node.delegate(token, clock::now()).await.expect("the space is made");
-        world
+        }
     }
 
     fn sign(&self, audience: Option<Did>, resource: &str, ability: &str, nonce: u64) -> Proof {

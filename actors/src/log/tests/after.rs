@@ -102,3 +102,61 @@ fn compaction_changes_nothing_about_what_comes_after() {
         assert!(matches!(found_after(&disk, unknown), Err(LogError::NotInLog(_))));
     }
 }
+
+#[test]
+fn what_was_known_to_be_durable_is_lost_and_not_torn() {
+    let disk = FakeDisk::default();
+    let (log, places) = long(&disk);
+    log.close();
+    let last = places[39];
+    assert_eq!(places[38].segment, last.segment, "another commit before it in its segment");
+    let path = segment(last.segment);
+    let known = LogOptions { known: Some(last), ..options(&disk) };
+    assert_eq!(try_open(known).expect("opens").1.len(), 40, "nothing is lost yet");
+    let before = disk.content(&path);
+    let start = places[38].end().expect("a record's end");
+    for cut in [false, true] {
+        let disk = disk.killed();
+        let mut content = before.clone();
+        content[last.offset as usize + 1] ^= 1;
+        content.truncate(if cut { last.offset as usize } else { content.len() });
+        disk.put(&path, &content);
+        let opened = try_replay(LogOptions { known: Some(last), ..options(&disk) });
+        let (log, commits, damage) = opened.expect("the log opens");
+        assert_eq!(numbers(&commits), (1..=39).collect::<Vec<_>>());
+        let length = last.end().expect("a record's end") - start;
+        let [Damage { segment, offset, length: found, .. }] = damage[..] else { panic!("{damage:?}") };
+        assert_eq!((segment, offset, found), (last.segment, start, length));
+        log.close();
+        assert!(disk.content(&path) == content, "nothing is cut off");
+        // From now on the log says it itself.
+        let (log, commits, again) = replay(&disk);
+        assert_eq!((commits.len(), again), (39, damage));
+        assert_eq!(commit_now(&log, commit(41)).expect("committed").epochs[0].segment, last.segment + 1);
+        log.close();
+    }
+}
+
+#[test]
+fn files_that_are_gone_from_the_end_are_damage_and_their_numbers_stay_theirs() {
+    let disk = FakeDisk::default();
+    let (log, places) = long(&disk);
+    log.close();
+    let last = places[39];
+    for gone in [1, 2, last.segment] {
+        let disk = disk.killed();
+        (last.segment - gone + 1..=last.segment).for_each(|n| disk.remove(&segment(n)).expect("it was there"));
+        let left = places.iter().filter(|at| at.segment + gone <= last.segment).count();
+        let before = disk.files();
+        let opened = try_replay(LogOptions { known: Some(last), ..options(&disk) });
+        let (log, commits, damage) = opened.expect("the log opens");
+        assert_eq!(commits.len(), left);
+        let missing: Vec<_> = damage.iter().map(|damage| damage.segment).collect();
+        assert_eq!(missing, (last.segment - gone + 1..=last.segment).collect::<Vec<_>>());
+        assert_eq!(commit_now(&log, commit(41)).expect("committed").epochs[0].segment, last.segment + 1);
+        log.close();
+        assert!(before.iter().all(|(path, content)| path.ends_with("next.zeros") || disk.content(path) == *content));
+        let (_, commits, again) = replay(&disk);
+        assert_eq!((commits.len(), again), (left + 1, damage));
+    }
+}

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use super::*;
 
 /// A disk with what a copy of the log holds now.
-fn copied(disk: &FakeDisk) -> FakeDisk {
+pub(super) fn copied(disk: &FakeDisk) -> FakeDisk {
     let copy_disk = FakeDisk::default();
     let done = copy(Path::new(DIR), disk, 1, |mut file| {
         let mut content = Vec::new();

@@ -192,3 +192,86 @@ fn a_record_copied_to_another_place_is_none() {
     assert_eq!(commits, []);
     assert_eq!((damage[0].offset, damage[0].length), (BLOCK_BYTES, ends[2] - BLOCK_BYTES));
 }
+
+/// Commits 1 to 4 in one segment, and 5 in the next if it is `sealed`; where each ends. The value of 2 is full of what
+/// looks like heads, of records that begin a commit and would witness.
+fn with_a_value_full_of_heads(sealed: bool) -> (FakeDisk, Vec<u32>) {
+    let disk = FakeDisk::default();
+    let (log, _) = try_open(wide(&disk)).expect("a new log");
+    let mut ends = vec![BLOCK_BYTES];
+    for n in 1..=4 + u32::from(sealed) {
+        let mut commit = commit(n);
+        if n == 2 {
+            let mut head = [0, 0, 16, 0, 1, 2, 0, 0, 0, 0, 0, 0];
+            head[8..].copy_from_slice(&(ends[1] + 8).to_le_bytes());
+            // Records are aligned, and so must be what looks like one: 20 bytes of head and 32 of hash come first.
+            let mut value = vec![0xff; 4];
+            (0..200).for_each(|_| value.extend_from_slice(&[&head[..], &[0; 12]].concat()));
+            let value = Bytes::from(value);
+            commit.blobs = vec![(BlobHash::of(&value), value)];
+        } else if n == 5 {
+            commit = sized(5, (4 << 20) - 8192);
+        }
+        let at = commit_now(&log, commit).expect("committed").epochs[0];
+        ends.push((at.offset + at.length).next_multiple_of(8));
+        assert_eq!(at.segment, n / 5 + 1);
+    }
+    log.close();
+    (disk, ends)
+}
+
+/// Segments that hold such values.
+fn wide(disk: &FakeDisk) -> LogOptions {
+    LogOptions { segment_bytes: 4 << 20, ..options(disk) }
+}
+
+fn epochs_of(commits: &[ReplayedCommit]) -> Vec<u32> {
+    let number = |commit: &ReplayedCommit| u32::from_be_bytes(commit.epochs[0].0.header[..].try_into().expect("four"));
+    commits.iter().map(number).collect()
+}
+
+#[test]
+fn a_broken_value_full_of_heads_hides_nothing_behind_it() {
+    for sealed in [true, false] {
+        let (disk, ends) = with_a_value_full_of_heads(sealed);
+        let mut content = disk.content(&segment(1));
+        content[ends[1] as usize + 60] ^= 1;
+        disk.put(&segment(1), &content);
+        let (log, commits, damage) = try_replay(wide(&disk)).expect("the log opens");
+        log.close();
+        assert_eq!(epochs_of(&commits), [1, 3, 4, 5][..3 + usize::from(sealed)]);
+        assert_eq!((damage[0].offset, damage[0].length, damage.len()), (ends[1], ends[2] - ends[1], 1));
+        assert!(disk.content(&segment(1)) == content, "nothing is cut off");
+        let copied = copies::copied(&disk);
+        assert_eq!(epochs_of(&try_replay(wide(&copied)).expect("the copy opens").1), epochs_of(&commits));
+    }
+}
+
+#[test]
+fn a_search_that_gives_up_cuts_nothing_off() {
+    let (disk, ends) = with_a_value_full_of_heads(false);
+    let mut content = disk.content(&segment(1));
+    content[ends[1] as usize + 4] ^= 0x40; // the head itself: nothing says where its record ends
+    disk.put(&segment(1), &content);
+    let copied = copies::copied(&disk);
+    assert!(copied.content(&segment(1)) == content, "what may hold more is copied as it is");
+    let (log, commits, damage) = try_replay(wide(&disk)).expect("the log opens");
+    assert_eq!(epochs_of(&commits), [1]);
+    assert_eq!((damage[0].offset, damage[0].length, damage.len()), (ends[1], content.len() as u32 - ends[1], 1));
+    assert_eq!(commit_now(&log, commit(6)).expect("committed").epochs[0].segment, 2);
+    log.close();
+    assert!(disk.content(&segment(1)) == content, "nothing is cut off");
+    let (_, commits, again) = try_replay(wide(&disk)).expect("the log opens");
+    assert_eq!((epochs_of(&commits), again), (vec![1, 6], damage));
+}
+
+#[test]
+fn a_broken_length_that_leads_beyond_sound_commits_hides_none() {
+    let (disk, ends) = written(5);
+    let mut content = disk.content(&segment(1));
+    let start = ends[1] as usize;
+    content[start..start + 4].copy_from_slice(&(ends[3] - ends[1] - 20).to_le_bytes());
+    let (_, commits, damage) = replay(&with_segment(&content));
+    assert_eq!(numbers(&commits), [1, 3, 4, 5]);
+    assert_eq!((damage[0].offset, damage[0].length, damage.len()), (ends[1], ends[2] - ends[1], 1));
+}

@@ -47,7 +47,7 @@ fn original() -> Original {
     (1..=9).for_each(|i| drop(commit_now(&log, sized(n + i, 900)).expect("committed")));
     log.close();
     let mut commits = Vec::new();
-    let whole = replay_pieces(&disk, Path::new(DIR), None, &mut |piece| {
+    let whole = replay_pieces(&disk, Path::new(DIR), None, None, &mut |piece| {
         let Piece::Commit(found) = piece else { panic!("{:?}", replayed(piece)) };
         commits.push(Lying { start: found.start(), next: found.next, commit: found.commit });
         Ok(())
