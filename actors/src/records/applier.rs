@@ -43,7 +43,8 @@ fn apply_all(shared: &Shared) -> Result<(), StoreError> {
 fn apply(shared: &Shared, work: Work) -> Result<(), StoreError> {
     failpoint::reached("index.batch");
     shared.store.apply(&work.batch)?;
-    failpoint::reached(if work.rooms.is_empty() { "index.batch.between" } else { "index.batch.stored" });
+    let is_whole = work.applied > work.last.commit;
+    failpoint::reached(if is_whole { "index.batch.stored" } else { "index.batch.between" });
     shared.tail.write().unwrap_or_else(PoisonError::into_inner).hide(work.batch.keys(), work.last);
     drop(work.rooms);
     shared.progress().applied = work.applied;
