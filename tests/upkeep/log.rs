@@ -104,6 +104,9 @@ fn a_log_that_ends_too_early_is_told_from_one_that_was_torn() {
         assert!(answer.status == 200 && (answer.body == *value || key.starts_with("small/")), "{key}: {answer:?}");
     }
     node.stop();
-    // What is left is a log again.
-    Verified::of(&node.data_dir(), &[]).is_sound();
+    // The loss is still named, and nothing else.
+    let verified = Verified::of(&node.data_dir(), &[]);
+    let faults = verified.report["faults"].as_array().expect("a list");
+    assert!(faults.iter().all(|fault| fault["kind"] == "log"), "{:#}", verified.report);
+    assert_eq!((verified.code, verified.faults("log").len()), (1, 1), "{:#}", verified.report);
 }
