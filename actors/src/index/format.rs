@@ -195,6 +195,8 @@ impl Stored {
 impl Entry {
     pub(super) fn encode(&self) -> Vec<u8> {
         let has_history = self.has_history;
+        let is_live = self.winner.as_ref().is_some_and(|winner| winner.operation.effect.value().is_some());
+        let encode = |record: &EntryRecord| [&[u8::from(is_live)], &encode(record)[..]].concat();
         let Some(winner) = &self.winner else { return encode(&EntryRecord { winner: None, has_history }) };
         let Operation { version, identity, .. } = &winner.operation;
         winner.shortened(|record| {
@@ -203,8 +205,13 @@ impl Entry {
         })
     }
 
+    /// Whether a key with this record has a live value: its first byte, because lists ask nothing else.
+    pub(super) fn is_live(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&1)
+    }
+
     pub(super) fn decode(key: &str, bytes: &[u8]) -> Result<Self, IndexError> {
-        let EntryRecord { winner, has_history } = decode(bytes)?;
+        let EntryRecord { winner, has_history } = decode(bytes.get(1..).unwrap_or_default())?;
         let stored = |(version, identity, record): (VersionRecord, [u8; 32], OperationRecord)| {
             let VersionRecord { seq, epoch, number } = version;
             Stored::of(key.into(), Identity(identity), Version { seq, epoch: EpochId(epoch), number }, record)

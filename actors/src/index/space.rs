@@ -135,7 +135,7 @@ impl SpaceIndex {
             if !(query.wanted)(key) {
                 continue;
             }
-            let is_live = Entry::decode(key, &value)?.winner.is_some_and(|won| won.operation.effect.value().is_some());
+            let is_live = Entry::is_live(&value);
             if is_live && page.keys.len() == query.take_max {
                 page.has_more = true;
                 break;
