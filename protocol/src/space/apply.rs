@@ -68,7 +68,7 @@ impl Log {
         let Some(EpochAt { place, .. }) = view.epoch(epoch)? else {
             return Err(ViewError(format!("epoch {epoch} is not in the index")));
         };
-        self.carry(space, place, judged, view, &mut Applied::default()).map(drop)
+        self.revoke_all(space, place, judged, view, &mut Applied::default()).map(drop)
     }
 
     /// Takes in an epoch all of whose Past is held; changes go to the index and, for the next epoch, to `view`.
@@ -109,8 +109,8 @@ impl Log {
                 applied.access(&mut self.access, AccessChange::Delegation(token.clone()));
             }
         }
-        let affected =
-            if revokes { self.revoke_all(space, place, &judged, view, &mut applied)? } else { BTreeSet::new() };
+        let changes_cuts = revokes && self.revoke_all(space, place, &judged, view, &mut applied)?;
+        let affected = if changes_cuts { self.cuts.settle() } else { BTreeSet::new() };
         let written = self.operations(space, checked, place, &judged);
         for operation in written.values().flatten() {
             applied.push(view, Change::Operation(operation.clone()));
@@ -151,21 +151,8 @@ impl Log {
         written
     }
 
-    /// Takes in the revocations of a judged epoch; gives the delegations for which something else stands than before.
+    /// Takes in the revocations of a judged epoch; true when the cuts have to be settled.
     fn revoke_all(
-        &mut self,
-        space: &SpaceId,
-        place: Place,
-        judged: &Judged,
-        view: &dyn View,
-        applied: &mut Applied,
-    ) -> Result<BTreeSet<Identity>, ViewError> {
-        let counts = self.carry(space, place, judged, view, applied)?;
-        Ok(if counts { self.cuts.settle() } else { BTreeSet::new() })
-    }
-
-    /// The same without settling the cuts; true when they have to be.
-    fn carry(
         &mut self,
         space: &SpaceId,
         place: Place,
