@@ -3,6 +3,7 @@
 mod collect;
 mod reads;
 mod recover;
+pub mod replicas;
 mod room;
 mod start;
 #[cfg(test)]
@@ -58,6 +59,23 @@ pub struct Options {
     pub retention: Duration,
     /// How often what may be freed is looked for.
     pub collect_interval: Duration,
+    /// How it speaks to other nodes; `None`: not at all.
+    pub network: Option<NetworkOptions>,
+    /// How long a read waits for a value that is on its way.
+    pub pending_wait: Duration,
+}
+
+/// How a node speaks to other nodes.
+#[derive(Debug, Clone)]
+pub struct NetworkOptions {
+    /// Multiaddresses to listen on.
+    pub listen: Vec<String>,
+    /// Multiaddresses of nodes to stay connected to.
+    pub peers: Vec<String>,
+    /// Whether nodes in the local network are looked for.
+    pub mdns: bool,
+    /// How often shared spaces are compared with each peer.
+    pub compare_interval: Duration,
 }
 
 /// Whose spaces a node hosts.
@@ -217,6 +235,9 @@ pub enum NodeError {
     /// The value's bytes were freed when it was not the winner.
     #[error("the value's bytes are gone: they were freed after another value had taken its place")]
     BlobGone,
+    /// These epochs are not held here.
+    #[error("this host does not hold {} of the epochs that the request names", .0.len())]
+    Behind(Vec<EpochId>),
     /// The node stops.
     #[error("the node is stopping")]
     Stopping,

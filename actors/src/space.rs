@@ -86,6 +86,7 @@ impl SpaceActor {
                 Output::Commit(commit) => self.commit(commit, ctx),
                 Output::Access(change) => self.hosted.publish(change),
                 Output::Reply(call, result) => self.reply(call, result.map_err(NodeError::from)),
+                Output::Taken(..) => {}
                 Output::Refused(epoch, why) => tracing::warn!(space = %self.hosted.id, %epoch, %why, "epoch refused"),
             }
         }
@@ -116,9 +117,10 @@ impl SpaceActor {
             _under_way: under_way,
         };
         // Of equal values in one commit the log needs one.
-        let blobs: BTreeMap<BlobHash, Bytes> = commit.blobs.into_iter().collect();
-        let commit =
-            Commit { blobs: blobs.into_iter().collect(), epochs: commit.epochs.into_iter().map(record).collect() };
+        let values = commit.epochs.iter().flat_map(|logged| logged.values.iter().cloned());
+        let blobs: BTreeMap<BlobHash, Bytes> = values.collect();
+        let epochs = commit.epochs.into_iter().map(|logged| record(logged.signed)).collect();
+        let commit = Commit { blobs: blobs.into_iter().collect(), epochs };
         // A task of its own: what is durable reaches the index even if this actor ends meanwhile.
         let task = tokio::spawn(make_durable(self.hosted.clone(), self.storage.clone(), commit, bringing));
         ctx.spawn(task.into_actor(self).map(|result, actor, ctx| {
@@ -149,7 +151,7 @@ impl SpaceActor {
             Change::Operation(operation) => {
                 operation.effect.value().filter(|value| value.size > INLINE_BYTES_MAX).cloned()
             }
-            Change::Epoch(_) | Change::Delegation { .. } | Change::Winner { .. } => None,
+            Change::Epoch(_) | Change::Delegation { .. } | Change::Dead { .. } | Change::Winner { .. } => None,
         };
         changes.iter().filter_map(file).filter_map(|value| self.storage.blobs.hold(&value.blob)).collect()
     }
@@ -213,7 +215,7 @@ async fn make_durable(
     let blobs: Vec<_> = bringing.blobs.into_iter().zip(blobs).collect();
     let ids = bringing.changes.iter().filter_map(|change| match change {
         Change::Epoch(new) => Some(new.id),
-        Change::Delegation { .. } | Change::Operation(_) | Change::Winner { .. } => None,
+        Change::Delegation { .. } | Change::Operation(_) | Change::Dead { .. } | Change::Winner { .. } => None,
     });
     let epochs = ids.zip(epochs).collect();
     let durable = Durable { changes: &bringing.changes, blobs: &blobs, epochs: &epochs };

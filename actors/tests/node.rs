@@ -32,6 +32,8 @@ fn options(dir: &Path) -> Options {
         reserve_free_bytes: 128 * 1024 * 1024,
         retention: Duration::from_secs(3600),
         collect_interval: Duration::from_secs(3600),
+        network: None,
+        pending_wait: Duration::from_secs(5),
     }
 }
 

@@ -115,6 +115,8 @@ fn options(config: &Config, key: [u8; 32]) -> Options {
         reserve_free_bytes: config.storage.reserve_free_bytes,
         retention: Duration::from_secs(config.retention.superseded_s),
         collect_interval: Duration::from_secs(config.retention.interval_s),
+        network: None,
+        pending_wait: Duration::from_secs(5),
     }
 }
 

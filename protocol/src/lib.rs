@@ -11,4 +11,5 @@ pub mod id;
 pub mod kv;
 pub mod limits;
 pub mod space;
+pub mod sync;
 pub mod uri;

@@ -43,3 +43,20 @@ pub const DELEGATIONS_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const WAITING_EPOCHS_MAX: usize = 1024;
 /// Bytes of the epochs that wait, per space.
 pub const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of one request or answer between hosts: an epoch with a body of 4 MiB, and as much again of values.
+pub const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024 + 64 * 1024;
+/// What an answer with epochs aims at.
+pub const PULL_BYTES: usize = 1024 * 1024;
+/// Epochs of a chain that come before one that was asked for by its id.
+pub const GET_RUN_EPOCHS: usize = 64;
+/// Epochs or delegations asked for by name in one request.
+pub const NAMES_MAX: usize = 256;
+/// One message of set reconciliation.
+pub const COMPARE_BYTES_MAX: usize = 60 * 1024;
+/// Rounds of one comparison.
+pub const COMPARE_ROUNDS_MAX: usize = 64;
+/// Branches told in one request: about 120 bytes each.
+pub const TIPS_MAX: usize = 8 * 1024;
+/// Tokens that a peer shows with a request.
+pub const SHOWN_MAX: usize = PROOFS_MAX + 1;

@@ -14,11 +14,14 @@ mod tokens;
 mod view;
 mod waiting;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use ed25519_dalek::SigningKey;
 
-pub use effect::{CallId, Change, Commit, Invalid, NewEpoch, NewValue, Output, Refusal, Reply, Write, Written};
+pub use effect::{
+    Arrived, CallId, Change, Commit, DeadReason, Invalid, Logged, NewEpoch, NewValue, Output, Refusal, Reply, Taken,
+    Write, Written,
+};
 pub use judge::CheckedEpoch;
 pub use memory::MemoryView;
 pub use view::{EpochAt, View, ViewError};
@@ -206,13 +209,15 @@ impl Space {
         &mut self,
         now: Millis,
         view: &dyn View,
-        epochs: impl IntoIterator<Item = CheckedEpoch>,
+        call: CallId,
+        epochs: impl IntoIterator<Item = Arrived>,
     ) -> Result<(), Fault> {
-        for checked in epochs {
+        for Arrived { checked, .. } in epochs {
             if view.epoch(&checked.epoch().id)?.is_none() {
                 self.waiting.admit(checked);
             }
         }
+        self.held_back.push(Output::Taken(call, Taken::default()));
         self.go_on(now, view)
     }
 
@@ -316,7 +321,8 @@ impl Space {
                     revoked |= applied.access.iter().any(|change| matches!(change, AccessChange::Revoked(_)));
                     self.held_back.extend(applied.access.into_iter().map(Output::Access));
                     commit.changes.extend(applied.changes);
-                    commit.epochs.push(checked.epoch.signed);
+                    let (signed, values, told) = (checked.epoch.signed, Vec::new(), BTreeSet::new());
+                    commit.epochs.push(Logged { signed, values, told });
                 }
             }
         }

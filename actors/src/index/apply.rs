@@ -40,6 +40,7 @@ pub(super) fn records_max(changes: &[Change]) -> u32 {
     let records = changes.iter().map(|change| match change {
         Change::Epoch(new) => 6 + new.inserted.learned.len() + new.inserted.ended.len(),
         Change::Delegation { .. } => 2,
+        Change::Dead { .. } => 0,
         Change::Operation(operation) => 2 + operation.standing.roots().count(),
         Change::Winner { .. } => 4,
     });
@@ -130,6 +131,7 @@ impl<'a> Work<'a> {
                     }
                     self.fresh.entry(operation.key.clone()).or_default().push(operation);
                 }
+                Change::Dead { .. } => {}
                 Change::Winner { key, winner } => drop(self.winners.insert(key.clone(), winner.as_ref())),
             }
         }

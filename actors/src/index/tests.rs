@@ -12,7 +12,7 @@ use kvspace_protocol::{
     dag::Place,
     id::{BlobHash, EpochId, Incarnation, Millis},
     kv::{Condition, Effect, Operation, Value},
-    space::{CallId, CheckedEpoch, Commit, MemoryView, NewValue, Output, Space, View, Write},
+    space::{Arrived, CallId, CheckedEpoch, Commit, MemoryView, NewValue, Output, Space, View, Write},
 };
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
@@ -77,7 +77,9 @@ impl Host {
     }
 
     fn receive(&mut self, epochs: Vec<CheckedEpoch>) {
-        self.core.handle_epochs(self.now, &self.index, epochs).expect("the index reads");
+        let arrived = |checked| Arrived { checked, values: Vec::new(), told: BTreeSet::new() };
+        let epochs = epochs.into_iter().map(arrived).collect::<Vec<_>>();
+        self.core.handle_epochs(self.now, &self.index, CallId(0), epochs).expect("the index reads");
     }
 
     /// Makes durable what is to be; the index may be cut off within a commit and be made whole again.
@@ -100,13 +102,15 @@ impl Host {
             body: epoch.body.clone(),
             signature: epoch.signature,
         };
-        let blobs: BTreeMap<BlobHash, Bytes> = commit.blobs.into_iter().collect();
+        let values = commit.epochs.iter().flat_map(|logged| logged.values.iter().cloned());
+        let blobs: BTreeMap<BlobHash, Bytes> = values.collect();
+        let signed: Vec<_> = commit.epochs.into_iter().map(|logged| logged.signed).collect();
         let hashes: Vec<_> = blobs.keys().copied().collect();
-        let epochs: Vec<_> = commit.epochs.iter().map(record).collect();
+        let epochs: Vec<_> = signed.iter().map(record).collect();
         let appended = log::Commit { blobs: blobs.into_iter().collect(), epochs };
         let appended = self.runtime.block_on(self.log.commit(appended)).expect("committed");
         let blobs: Vec<_> = hashes.into_iter().zip(appended.blobs).collect();
-        let ids = commit.epochs.iter().map(|epoch| EpochId::of(&epoch.header));
+        let ids = signed.iter().map(|epoch| EpochId::of(&epoch.header));
         let positions: BTreeMap<_, _> = ids.zip(appended.epochs).collect();
         self.blobs.extend(positions.keys().map(|id| (*id, blobs.clone())));
         let durable = Durable { changes: &commit.changes, blobs: &blobs, epochs: &positions };
@@ -116,7 +120,7 @@ impl Host {
             let first = rng.random_range(0..batches.len());
             self.fill(batches.into_iter().take(first).collect());
             self.reopen();
-            let checked = commit.epochs.into_iter();
+            let checked = signed.into_iter();
             let checked: Vec<_> = checked.map(|epoch| CheckedEpoch::check(epoch).expect("our own")).collect();
             let replay = self.core.replay(&self.index, &checked).expect("the index reads");
             assert!(replay.passed_over.is_empty());

@@ -76,6 +76,8 @@ impl World {
             reserve_free_bytes: 128 << 20,
             retention: Duration::from_secs(3600),
             collect_interval: Duration::from_secs(3600),
+            network: None,
+            pending_wait: Duration::from_secs(5),
         }
     }
 

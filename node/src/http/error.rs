@@ -8,6 +8,7 @@ use kvspace_actors::{disk::is_full, node::NodeError};
 use kvspace_protocol::{
     authority::Denied,
     capability::{InvalidSignature, TokenError},
+    id::EpochId,
     space::Refusal,
 };
 use warp::{
@@ -214,6 +215,7 @@ impl HttpError {
             }
             NodeError::DiskFull => Self::disk_full(),
             NodeError::Storage(why) => Self::storage(why),
+            NodeError::Behind(missing) => Self::behind(&error.to_string(), missing),
             NodeError::BlobPending => {
                 let words = "the value's bytes are on their way to this node; try again";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "blob_pending", words).retry_after_s(2)
@@ -227,6 +229,12 @@ impl HttpError {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", words).retry_after_s(5)
             }
         }
+    }
+
+    fn behind(what: &str, missing: &[EpochId]) -> Self {
+        let ids: Vec<_> = missing.iter().map(ToString::to_string).collect();
+        let words = format!("{what}; try again, or ask another host. Missing: {}", ids.join(" "));
+        Self::new(StatusCode::TOO_EARLY, "frontier_behind", words).retry_after_s(1)
     }
 
     fn denied(call: Call, denied: &Denied) -> Self {
@@ -253,9 +261,7 @@ impl HttpError {
             Refusal::Denied(denied) => return Self::denied(call, denied),
             Refusal::Expired => return Self::expired(call),
             Refusal::Behind(missing) => {
-                let ids: Vec<_> = missing.iter().map(ToString::to_string).collect();
-                let words = format!("{refusal}; try again, or ask another host. Missing: {}", ids.join(" "));
-                return Self::new(StatusCode::TOO_EARLY, "frontier_behind", words).retry_after_s(1);
+                return Self::behind(&refusal.to_string(), missing);
             }
             Refusal::Clock => {
                 let words = format!("{refusal}; its operator has to set it");
@@ -375,6 +381,7 @@ mod tests {
             | NodeError::NotHosted
             | NodeError::NotAdmitted(_)
             | NodeError::BlobGone
+            | NodeError::Behind(_)
             | NodeError::Busy => NodeError::Busy,
         }
     }

@@ -1,10 +1,10 @@
 //! What goes into the state machine and what comes out of it, as values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::view::EpochAt;
+use super::{judge::CheckedEpoch, view::EpochAt};
 use crate::{
     authority::{AccessChange, Denied, Proof},
     dag::{Branch, Inserted, Place},
@@ -45,6 +45,32 @@ pub struct NewValue {
     pub inline: Option<Bytes>,
 }
 
+/// An epoch that a peer brought.
+#[derive(Debug, Clone)]
+pub struct Arrived {
+    /// The epoch.
+    pub checked: CheckedEpoch,
+    /// Inline values that came with it, found by their hash.
+    pub values: Vec<Bytes>,
+    /// Hosts that are known to have it: who brought it, and whom that one told.
+    pub told: BTreeSet<HostKey>,
+}
+
+/// What became of epochs that were brought together; all that was taken is durable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// How many are new in the log, those that had waited for them included.
+    pub taken: usize,
+    /// How many were held already.
+    pub held: usize,
+    /// Those that are no epochs of this space, for ever, and why.
+    pub refused: Vec<(EpochId, Invalid)>,
+    /// Ancestors that the waiting room lacks.
+    pub missing: Vec<EpochId>,
+    /// How many are waiting now, in the whole space.
+    pub waiting: usize,
+}
+
 /// What the outer world has to do, in this order.
 #[derive(Debug)]
 pub enum Output {
@@ -54,6 +80,8 @@ pub enum Output {
     Access(AccessChange),
     /// Answer a call.
     Reply(CallId, Result<Reply, Refusal>),
+    /// Answer a delivery of epochs.
+    Taken(CallId, Taken),
     /// An epoch from outside was refused for ever.
     Refused(EpochId, Invalid),
 }
@@ -62,11 +90,20 @@ pub enum Output {
 #[derive(Debug, Default)]
 pub struct Commit {
     /// The epochs, ancestors first.
-    pub epochs: Vec<SignedEpoch>,
-    /// The small values of the host's own epoch.
-    pub blobs: Vec<(BlobHash, Bytes)>,
+    pub epochs: Vec<Logged>,
     /// What the index has to learn once the epochs are durable; absolute values, in order.
     pub changes: Vec<Change>,
+}
+
+/// An epoch that becomes durable.
+#[derive(Debug, Clone)]
+pub struct Logged {
+    /// The epoch.
+    pub signed: SignedEpoch,
+    /// The inline values at hand of what its operations put.
+    pub values: Vec<(BlobHash, Bytes)>,
+    /// Hosts that are known to have it.
+    pub told: BTreeSet<HostKey>,
 }
 
 /// One step for the index; absolute, so that taking it in twice is the same as once.
@@ -85,6 +122,17 @@ pub enum Change {
     },
     /// An operation that is not dead.
     Operation(Operation),
+    /// A write that is dead: unsound for ever. Kept for whoever asks why it does not show.
+    Dead {
+        /// The key.
+        key: Key,
+        /// The version it would have had.
+        version: Version,
+        /// Where its epoch stands.
+        place: Place,
+        /// Why.
+        reason: DeadReason,
+    },
     /// Who wins a key now, `None` when nothing counts any more.
     Winner {
         /// The key.
@@ -164,6 +212,21 @@ pub struct Written {
     pub blob: Option<BlobHash>,
     /// The live value that a delete removed.
     pub removed: Option<BlobHash>,
+}
+
+/// Why an event is unsound: the rules are numbers 5 to 7 of the design's section "The epoch".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeadReason {
+    /// Its token's signature does not hold.
+    Signature,
+    /// A proof it rests on is missing, or does not cover it (rule 5).
+    Authority,
+    /// It was not in force when the epoch was made (rule 6).
+    Time,
+    /// What its `after` names does not lie in the epoch's Past (rule 7).
+    After,
+    /// It signs other values than stand beside it (rule 7).
+    Content,
 }
 
 /// Why a call was refused; nothing was changed.

@@ -46,6 +46,7 @@ impl MemoryView {
                     places.push((*place, *event));
                 }
             }
+            Change::Dead { .. } => {}
             Change::Operation(operation) => self.keys.entry(operation.key.clone()).or_default().insert(operation),
             Change::Winner { key, winner } => {
                 let state = self.keys.entry(key.clone()).or_default();

@@ -1,9 +1,11 @@
 //! A batch becomes an epoch of this host.
 
+use std::collections::BTreeSet;
+
 use super::{
     Fault, Space,
     batch::{Item, as_value},
-    effect::{Commit, Output, Reply, Write, Written},
+    effect::{Commit, Logged, Output, Reply, Write, Written},
     judge::{Ancestry, CheckedEpoch, Verdict},
     view::{Overlay, ViewError},
 };
@@ -48,7 +50,10 @@ impl Space {
                 Reply::Taken(id)
             };
             self.held_back.extend(item.calls.iter().map(|call| Output::Reply(*call, Ok(reply.clone()))));
-            commit.blobs.extend(item.value.and_then(|value| value.inline.map(|bytes| (value.blob, bytes))));
+            let value = item.value.and_then(|value| value.inline.map(|bytes| (value.blob, bytes)));
+            if let Some(own) = commit.epochs.last_mut() {
+                own.values.extend(value);
+            }
         }
         Ok(())
     }
@@ -117,7 +122,7 @@ impl Space {
         self.own.last = Some((id, checked.epoch.header.n));
         self.own.seq = seq;
         commit.changes.extend(applied.changes);
-        commit.epochs.push(checked.epoch.signed);
+        commit.epochs.push(Logged { signed: checked.epoch.signed, values: Vec::new(), told: BTreeSet::new() });
         Ok((id, seq))
     }
 

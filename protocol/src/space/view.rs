@@ -73,7 +73,7 @@ impl<'a> Overlay<'a> {
     pub(super) fn absorb(&mut self, change: &Change) {
         match change {
             Change::Epoch(epoch) => drop(self.epochs.insert(epoch.id, epoch.at())),
-            Change::Delegation { .. } => {}
+            Change::Delegation { .. } | Change::Dead { .. } => {}
             Change::Operation(operation) => {
                 self.operations.entry(operation.key.clone()).or_default().push(operation.clone());
             }

@@ -3,7 +3,10 @@
 #![allow(unreachable_pub, reason = "a module shared by test binaries")]
 #![allow(clippy::unwrap_in_result, reason = "a test may panic")]
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
@@ -15,7 +18,8 @@ use kvspace_protocol::{
     id::{Address, BlobHash, BodyId, Did, EpochId, HostKey, Incarnation, Millis, SpaceId},
     kv::{Condition, Operation, Value, Version},
     space::{
-        CallId, CheckedEpoch, Commit, Held, Invalid, MemoryView, NewValue, Output, Refusal, Reply, Space, View, Write,
+        Arrived, CallId, CheckedEpoch, Commit, Held, Invalid, MemoryView, NewValue, Output, Refusal, Reply, Space,
+        View, Write,
     },
 };
 
@@ -226,6 +230,7 @@ impl Host {
                 }
                 Output::Refused(id, why) => self.refused.push((id, why)),
                 Output::Access(change) => self.published.push(change),
+                Output::Taken(..) => {}
             }
         }
     }
@@ -233,7 +238,7 @@ impl Host {
     /// The commit that is out becomes durable.
     pub fn finish(&mut self) {
         let commit = self.out.take().expect("a commit is out");
-        self.log.extend(commit.epochs);
+        self.log.extend(commit.epochs.into_iter().map(|logged| logged.signed));
         commit.changes.iter().for_each(|change| self.view.absorb(change));
         self.core.handle_committed(self.now(), &self.view).expect("the batch is sound");
         self.settle();
@@ -296,7 +301,10 @@ impl Host {
     }
 
     pub fn receive_checked(&mut self, epochs: impl IntoIterator<Item = CheckedEpoch>) {
-        self.core.handle_epochs(self.now(), &self.view, epochs).expect("the batch is sound");
+        let arrived = |checked| Arrived { checked, values: Vec::new(), told: BTreeSet::new() };
+        let call = self.call();
+        let epochs = epochs.into_iter().map(arrived).collect::<Vec<_>>();
+        self.core.handle_epochs(self.now(), &self.view, call, epochs).expect("the batch is sound");
         self.settle();
     }
 

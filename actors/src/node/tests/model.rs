@@ -44,6 +44,8 @@ pub(super) fn options(dir: &Path) -> Options {
         reserve_free_bytes: 4 << 20,
         retention: Duration::ZERO,
         collect_interval: Duration::from_millis(2),
+        network: None,
+        pending_wait: Duration::from_secs(5),
     }
 }
 
