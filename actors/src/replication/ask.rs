@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kvspace_protocol::{
-    id::{EpochId, HostKey},
+    id::{EpochId, HostKey, SpaceId},
     limits::{NAMES_MAX, TIPS_MAX},
     space::View,
     sync::{
@@ -23,6 +23,10 @@ use crate::{
 
 /// How long a peer may take for one answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// How long catching up may hold up a call.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(3);
+/// Branches told at first when the heads are not known to the other.
+const TIPS_FIRST: usize = 32;
 
 impl Replication {
     /// One request and its answer; `None` when none came or it made no sense.
@@ -45,7 +49,7 @@ impl Replication {
         self.try_compare(node, peer).await.map_or(Compared::Failed, Compared::Differ)
     }
 
-    async fn try_compare(&self, node: &Node, peer: &HostKey) -> Option<Vec<kvspace_protocol::id::SpaceId>> {
+    async fn try_compare(&self, node: &Node, peer: &HostKey) -> Option<Vec<SpaceId>> {
         let items = node.shared_items(*peer).await?;
         let (mut comparison, mut message) = Comparison::begin(&items);
         loop {
@@ -99,6 +103,46 @@ impl Replication {
             next,
             tell_branches,
         })
+    }
+
+    /// Pulls what the connected hosts of a space have, all at once and for a bounded time; true when one of them has nothing
+    /// more.
+    pub(crate) async fn catch_up(&self, node: &Node, hosted: &Arc<Hosted>) -> bool {
+        let pulls = self.hosts_to_ask(node, &hosted.id).into_iter().map(|peer| self.catch_up_with(node, hosted, peer));
+        let pulls = futures::future::join_all(pulls.map(|pull| tokio::time::timeout(CATCH_UP_WAIT, pull)));
+        pulls.await.into_iter().any(|caught_up| caught_up == Ok(true))
+    }
+
+    async fn catch_up_with(&self, node: &Node, hosted: &Arc<Hosted>, peer: HostKey) -> bool {
+        let space = hosted.id.clone();
+        let mut pull = Pull { peer, space, ask: Ask::ByHeads(None) };
+        let mut tips_max = TIPS_FIRST;
+        loop {
+            match self.pull(node, &pull).await {
+                Pulled::Answered { unknown, next: None, tell_branches: false, .. } => return unknown.is_empty(),
+                Pulled::Answered { tell_branches: true, .. } => {
+                    pull.ask = Ask::ByBranches(tips_max, None);
+                    if tips_max >= TIPS_MAX {
+                        return false;
+                    }
+                    tips_max *= 4;
+                }
+                Pulled::Answered { next, .. } => {
+                    pull.ask = match pull.ask {
+                        Ask::ByBranches(tips_max, _) => Ask::ByBranches(tips_max, next),
+                        Ask::ByHeads(_) | Ask::Epochs(_) => Ask::ByHeads(next),
+                    };
+                }
+                Pulled::NotFound | Pulled::Later => return false,
+            }
+        }
+    }
+
+    /// Asks the connected hosts of a space for what is lacking, now.
+    pub(crate) fn hurry(&self, node: &Node, space: &SpaceId) {
+        for peer in self.hosts_to_ask(node, space) {
+            self.tell(node, |replicator, now| replicator.handle_behind(now, peer, space.clone()));
+        }
     }
 
     /// Tells a peer what is new.
