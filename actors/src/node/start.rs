@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -13,8 +13,8 @@ use kvspace_protocol::id::{Did, HostKey, SpaceId};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::{
-    Node, Options, SpaceStatus, StartError, Status, StorageStatus, collect::Collector, recover::Recovery,
-    room::DiskRoom,
+    Node, Options, SpaceStatus, StartError, Status, StorageStatus, collect::Collector, reads::Pending,
+    recover::Recovery, room::DiskRoom,
 };
 use crate::{
     blobs::{BlobOptions, Blobs},
@@ -27,6 +27,7 @@ use crate::{
     pool::Pool,
     records::{Records, RecordsOptions},
     registry::Registry,
+    shared_spaces::SharedSpaces,
     space::{COMMITS_MAX, Storage},
     spaces::Spaces,
 };
@@ -53,6 +54,8 @@ pub(super) struct Inner {
     pub(super) stopping: AtomicBool,
     /// Places in the log that were found broken.
     damaged: u64,
+    /// Who fetches values that are not here; set once the network is there.
+    pub(super) pending: OnceLock<Arc<dyn Pending>>,
     collecting: std::sync::Mutex<Option<(Collector, JoinHandle<()>)>>,
     _data_dir: DataDir,
 }
@@ -181,7 +184,8 @@ fn open(options: Options, storage: StorageOptions) -> Result<Inner, StartError> 
     let recovered = recover(&data_dir.log(), &data_dir.index(), &log_options, &records, &recovery)?;
     let Recovered { log, index, damaged } = recovered;
     let commits = Arc::new(Semaphore::new(COMMITS_MAX as usize));
-    let storage = Storage { log, blobs, index: index.clone(), incarnations, commits };
+    let shared = SharedSpaces::new(index.clone());
+    let storage = Storage { log, blobs, index: index.clone(), shared, incarnations, commits };
     let registry = Registry::start(storage.clone(), key)?;
     Ok(Inner {
         did: host.did(),
@@ -198,6 +202,7 @@ fn open(options: Options, storage: StorageOptions) -> Result<Inner, StartError> 
         calls: Arc::new(Semaphore::new(CALLS_MAX as usize)),
         stopping: AtomicBool::new(false),
         damaged,
+        pending: OnceLock::new(),
         collecting: std::sync::Mutex::new(None),
         options,
         _data_dir: data_dir,
