@@ -35,13 +35,22 @@ pub const INLINE_BYTES_MAX: u64 = 256 * 1024;
 pub const COMMIT_INLINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Events of one epoch that this host makes: with two index records each they fit one batch of the index.
 pub const COMMIT_EVENTS_MAX: usize = 96;
+/// Epochs from other hosts in one commit; what more there is follows in the next.
+pub const COMMIT_EPOCHS_MAX: usize = 256;
+/// Their bytes, values included: an epoch with a body of 4 MiB, and as much again of values. Beside them an own epoch still
+/// finds the 4 MiB of a body in the smallest segment.
+pub const COMMIT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Changes of the index after which a commit takes in no further epoch: about as much as the index's tail holds.
+pub const COMMIT_CHANGES_MAX: usize = 4000;
+/// Hosts that are remembered to have an epoch on its way; one that is forgotten is sent it once more.
+pub const TOLD_MAX: usize = 256;
 /// Delegations of one space that clients may bring to this host: twenty new sessions a day for nine years.
 pub const DELEGATIONS_MAX: usize = 65_536;
 /// Their bytes: a space that is in use has them in memory.
 pub const DELEGATIONS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Epochs that wait for a missing ancestor or for the clock, per space.
 pub const WAITING_EPOCHS_MAX: usize = 1024;
-/// Bytes of the epochs that wait, per space.
+/// Bytes of the epochs that wait or are still to be looked at, with the values that came with them, per space.
 pub const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Bytes of one request or answer between hosts: an epoch with a body of 4 MiB, and as much again of values.

@@ -95,6 +95,20 @@ pub struct Commit {
     pub changes: Vec<Change>,
 }
 
+impl Commit {
+    /// The bytes of the epochs and the values beside them.
+    pub(super) fn bytes(&self) -> usize {
+        self.epochs.iter().map(Logged::bytes).sum()
+    }
+}
+
+impl Logged {
+    fn bytes(&self) -> usize {
+        let values = self.values.iter().map(|(_, bytes)| bytes.len());
+        self.signed.header.len() + self.signed.body.len() + values.sum::<usize>()
+    }
+}
+
 /// An epoch that becomes durable.
 #[derive(Debug, Clone)]
 pub struct Logged {
@@ -142,6 +156,16 @@ pub enum Change {
         /// The winning operation.
         winner: Option<Operation>,
     },
+}
+
+impl Change {
+    /// The value that an operation puts.
+    pub(super) fn value(&self) -> Option<BlobHash> {
+        match self {
+            Self::Operation(operation) => operation.effect.value().map(|value| value.blob),
+            Self::Epoch(_) | Self::Delegation { .. } | Self::Dead { .. } | Self::Winner { .. } => None,
+        }
+    }
 }
 
 /// What an index keeps of an epoch.

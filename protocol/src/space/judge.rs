@@ -188,14 +188,8 @@ impl Bench<'_> {
 
     /// Rules 1 (the sizes that need the tokens) and 4.
     fn check_links(&self, checked: &CheckedEpoch, ancestry: &Ancestry) -> Result<(), Invalid> {
+        check_alone(checked, self.space)?;
         let header = &checked.epoch.header;
-        if header.space != *self.space {
-            return Err(Invalid::Space);
-        }
-        let keys = checked.tokens.iter().flatten().flat_map(|token| operations(token, self.space));
-        if keys.into_iter().any(|(key, _)| key.len() > KEY_BYTES_MAX) {
-            return Err(Invalid::Key);
-        }
         if let Some(prev) = ancestry.prev {
             let same_chain = self.dag.chain(prev.place) == Some((header.host, header.incarnation));
             if !same_chain || prev.place.n.checked_add(1) != Some(header.n) {
@@ -212,9 +206,8 @@ impl Bench<'_> {
     fn host(&self, checked: &CheckedEpoch, past: &Past) -> Result<Chain, Invalid> {
         let header = &checked.epoch.header;
         let host = header.host.did();
-        let Some(address) = header.proof else {
-            return if host == *self.space.owner() { Ok(Chain::default()) } else { Err(Invalid::Host) };
-        };
+        // Without a proof it is the owner.
+        let Some(address) = header.proof else { return Ok(Chain::default()) };
         let delegations = checked.tokens.iter().flatten().filter(|token| token.role() == Role::Delegation);
         let body: BTreeMap<Address, Proof> = delegations.map(|token| (token.address(), token.clone())).collect();
         let present = Present { tokens: self.tokens, dag: self.dag, past, body: &body };
@@ -266,6 +259,27 @@ impl Bench<'_> {
         }
         Ok(true)
     }
+}
+
+/// What needs no other epoch of the rules 1 and 3.
+pub(super) fn check_alone(checked: &CheckedEpoch, space: &SpaceId) -> Result<(), Invalid> {
+    let header = &checked.epoch.header;
+    if header.space != *space {
+        return Err(Invalid::Space);
+    }
+    if checked
+        .tokens
+        .iter()
+        .flatten()
+        .flat_map(|token| operations(token, space))
+        .any(|(key, _)| key.len() > KEY_BYTES_MAX)
+    {
+        return Err(Invalid::Key);
+    }
+    if header.proof.is_none() && header.host.did() != *space.owner() {
+        return Err(Invalid::Host);
+    }
+    Ok(())
 }
 
 /// The operations a token does in `space`, in byte order of resource and ability: the key, and whether it is a put.

@@ -34,7 +34,7 @@ impl Space {
             return Ok(());
         }
         self.merge_heads(now, view, commit)?;
-        let items = self.batch.take();
+        let items = self.batch.take(commit.bytes());
         let Some(last) = items.last().map(|item| item.number) else { return Ok(()) };
         let (id, seq) = self.append(now, &items, view, commit)?;
         self.batch.sealed = last;
