@@ -15,6 +15,8 @@ pub mod node;
 mod pool;
 pub mod records;
 mod registry;
+mod serve;
+mod shared_spaces;
 mod space;
 mod spaces;
 pub mod verify;

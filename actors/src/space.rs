@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use actix::prelude::*;
 use bytes::Bytes;
 use kvspace_protocol::{
-    id::{BlobHash, EpochId},
+    id::BlobHash,
     limits::INLINE_BYTES_MAX,
     space::{CallId, Change, Fault, Output, Reply, Space},
 };
@@ -20,6 +20,7 @@ use crate::{
     log::{AppendError, Appended, Commit, EpochRecord, Log},
     messages::{Call, Deliver, Held, Request, Rest},
     node::NodeError,
+    shared_spaces::SharedSpaces,
 };
 
 /// How long a commit waits for room in the index.
@@ -31,6 +32,7 @@ pub(crate) struct Storage {
     pub(crate) log: Log,
     pub(crate) blobs: Blobs,
     pub(crate) index: Index,
+    pub(crate) shared: SharedSpaces,
     pub(crate) incarnations: Arc<Incarnations>,
     /// Places for commits under way; ending waits until all are free.
     pub(crate) commits: Arc<Semaphore>,
@@ -112,7 +114,6 @@ impl SpaceActor {
             files: self.files_of(&commit.changes),
             changes: commit.changes,
             blobs: Vec::new(),
-            frontier: self.core.dag().frontier().collect(),
             _not_to_be_opened: not_to_be_opened,
             _under_way: under_way,
         };
@@ -183,7 +184,6 @@ struct Bringing {
     changes: Vec<Change>,
     blobs: Vec<BlobHash>,
     files: Vec<Staged>,
-    frontier: Vec<EpochId>,
     /// Nobody opens the space's core anew before the index shows the commit.
     _not_to_be_opened: OwnedMutexGuard<()>,
     /// The node does not end before the commit is whole.
@@ -222,7 +222,8 @@ async fn make_durable(
     // What the index cannot show must not be built upon: the slot stays empty, and that ends the index.
     let batches = hosted.index.batches(&durable).map_err(failed)?;
     slot.fill(room, batches).map_err(failed)?;
-    hosted.set_frontier(bringing.frontier);
+    hosted.advance(&bringing.changes);
+    storage.shared.handle_committed(&hosted.index, &hosted.dag(), &bringing.changes);
     Ok(())
 }
 

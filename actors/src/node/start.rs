@@ -19,8 +19,8 @@ use tokio::{
 };
 
 use super::{
-    NetworkOptions, Node, Options, SpaceStatus, StartError, Status, StorageStatus, collect::Collector, recover::Recovery,
-    restored::Restored, room::DiskRoom,
+    NetworkOptions, Node, Options, SpaceStatus, StartError, Status, StorageStatus, collect::Collector, reads::Pending,
+    recover::Recovery, restored::Restored, room::DiskRoom,
 };
 use crate::{
     blobs::{BlobOptions, Blobs},
@@ -36,6 +36,7 @@ use crate::{
     records::{Records, RecordsOptions},
     registry::Registry,
     replication::{self, Replication},
+    shared_spaces::SharedSpaces,
     space::{COMMITS_MAX, Storage},
     spaces::Spaces,
 };
@@ -67,6 +68,8 @@ pub(super) struct Inner {
     pub(super) stopping: AtomicBool,
     /// Places in the log that were found broken.
     damaged: u64,
+    /// Who fetches values that are not here; set once the network is there.
+    pub(super) pending: OnceLock<Arc<dyn Pending>>,
     collecting: std::sync::Mutex<Option<(Collector, JoinHandle<()>)>>,
     data_dir: DataDir,
 }
@@ -231,7 +234,8 @@ fn open(options: Options, storage: StorageOptions) -> Result<Inner, StartError> 
     let recovered = recover(&data_dir.log(), &data_dir.index(), &log_options, &records, &recovery)?;
     let Recovered { log, index, damaged } = recovered;
     let commits = Arc::new(Semaphore::new(COMMITS_MAX as usize));
-    let storage = Storage { log, blobs, index: index.clone(), incarnations, commits, committed };
+    let shared = SharedSpaces::new(index.clone());
+    let storage = Storage { log, blobs, index: index.clone(), shared, incarnations, commits, committed };
     let registry = Registry::start(storage.clone(), key)?;
     Ok(Inner {
         did: host.did(),
@@ -251,6 +255,7 @@ fn open(options: Options, storage: StorageOptions) -> Result<Inner, StartError> 
         calls: Arc::new(Semaphore::new(CALLS_MAX as usize)),
         stopping: AtomicBool::new(false),
         damaged,
+        pending: OnceLock::new(),
         collecting: std::sync::Mutex::new(None),
         options,
         data_dir,

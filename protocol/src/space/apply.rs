@@ -11,10 +11,12 @@ use super::{
     view::{EpochAt, Overlay, View, ViewError},
 };
 use crate::{
-    authority::{Access, AccessChange, Chain, Proof, Proofs, RevocationStanding, identities_beneath},
+    authority::{
+        Access, AccessChange, Chain, Proof, Proofs, RevocationStanding, identities_beneath, is_host_delegation,
+    },
     capability::Role,
     dag::{Dag, Link, Place, Vector},
-    id::{Address, EpochId, Identity, Key, SpaceId},
+    id::{Address, Did, EpochId, HostKey, Identity, Key, SpaceId},
     kv::{Effect, Operation, Standing, Value, Version, Winner},
 };
 
@@ -103,7 +105,9 @@ impl Log {
         for (event, token) in (0u16..).zip(&checked.tokens) {
             let Some(token) = token.as_ref().filter(|token| token.role() == Role::Delegation) else { continue };
             if self.tokens.learn(token, place, &self.dag, &judged.past) {
-                applied.push(view, Change::Delegation { address: token.address(), place, event });
+                let named = token.audience_did().filter(|host| is_host_delegation(token, space, host));
+                let hosts = named.and_then(Did::ed25519).map(HostKey);
+                applied.push(view, Change::Delegation { address: token.address(), place, event, hosts });
             }
             if !self.access.holds(&token.address()) {
                 applied.access(&mut self.access, AccessChange::Delegation(token.clone()));

@@ -133,6 +133,8 @@ pub enum Change {
         place: Place,
         /// The event's index in the epoch.
         event: u16,
+        /// The host of this space that it names, if it names one.
+        hosts: Option<HostKey>,
     },
     /// An operation that is not dead.
     Operation(Operation),
