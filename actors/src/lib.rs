@@ -11,6 +11,8 @@ mod incarnation;
 mod index;
 pub mod log;
 mod messages;
+#[allow(dead_code, reason = "the node does not start it yet")]
+pub(crate) mod net;
 pub mod node;
 mod pool;
 pub mod records;
