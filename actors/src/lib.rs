@@ -6,6 +6,8 @@ pub mod blobs;
 pub mod clock;
 pub mod disk;
 pub mod failpoint;
+#[allow(dead_code, reason = "used once hosts talk to each other")]
+mod fetch;
 mod hosted;
 mod incarnation;
 mod index;

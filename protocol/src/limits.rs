@@ -93,3 +93,10 @@ pub const RETRY_MS: i64 = 1_000;
 pub const NOT_FOUND_INTERVALS: i64 = 4;
 /// After so many comparisons in a row that found what should have been pushed a connection is made anew.
 pub const RENEW_AFTER: u32 = 3;
+
+/// The largest value that is fetched: 256 TiB, so that sums of sizes never overflow.
+pub const BLOB_BYTES_MAX: u64 = 1 << 48;
+/// Bytes of a value asked for in one request.
+pub const BLOB_RANGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// One request for a range of a value: the range, and what is shown.
+pub const BLOB_REQUEST_BYTES_MAX: usize = 1024 * 1024;
