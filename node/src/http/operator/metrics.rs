@@ -8,8 +8,12 @@ use kvspace_actors::node::{
 };
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::{Registry, Unit},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+    },
+    registry::{Metric, Registry, Unit},
 };
 use warp::{
     Filter,
@@ -77,42 +81,46 @@ impl Figures<'_> {
 
     fn replication(&self, registry: &mut Registry) {
         let metrics = self.metrics;
-        let one = |count: u64| [(Vec::new(), count)];
-        counters(registry, "epochs_taken", "Epochs taken in from peers", one(metrics.epochs_taken));
+        let (fetched, fetched_bytes) = metrics.blobs_fetched;
+        for (name, help, value) in [
+            ("epochs_taken", "Epochs taken in from peers", metrics.epochs_taken),
+            ("values_fetched", "Values fetched from peers", fetched),
+            ("values_fetched_bytes", "Bytes of values fetched from peers", fetched_bytes),
+            ("values_bad", "Parts of values that were not what they should be", metrics.blobs_bad),
+        ] {
+            registry.register(name, help, ConstCounter::new(value));
+        }
         let refused = metrics.epochs_refused.iter().map(|(reason, count)| (vec![("reason", reason.clone())], *count));
         counters(registry, "epochs_refused", "Epochs of peers that were refused", refused);
         let answered = metrics.answered.iter();
         let answered =
             answered.map(|(kind, outcome, count)| (vec![("kind", kind.clone()), ("outcome", outcome.clone())], *count));
         counters(registry, "peer_requests", "Requests of peers that were answered", answered);
-        let (fetched, bytes) = metrics.blobs_fetched;
-        counters(registry, "values_fetched", "Values fetched from peers", one(fetched));
-        counters(registry, "values_fetched_bytes", "Bytes of values fetched from peers", one(bytes));
-        counters(registry, "values_bad", "Parts of values that were not what they should be", one(metrics.blobs_bad));
-        gauges(registry, "values_wanted", "Values that are on their way", None, one(metrics.blobs_wanted));
-        let help = "Epochs that wait for an ancestor or the clock";
-        gauges(registry, "epochs_waiting", help, None, one(metrics.epochs_waiting));
+        gauge(registry, "values_wanted", "Values that are on their way", None, metrics.blobs_wanted);
+        gauge(
+            registry,
+            "epochs_waiting",
+            "Epochs that wait for an ancestor or the clock",
+            None,
+            metrics.epochs_waiting,
+        );
     }
 
     fn storage(&self, registry: &mut Registry) {
-        let storage = &self.status.storage;
-        for (name, help, unit, value) in [
-            ("spaces_active", "Spaces in memory", None, self.status.active as u64),
-            ("delegations_parked", "Delegations that wait for their space", None, self.status.parked as u64),
-            ("log", "Size of the log on the disk", Some(Unit::Bytes), storage.log_bytes),
-            ("free", "Free room on the disk", Some(Unit::Bytes), storage.free_bytes),
-            ("log_damaged", "Places in the log that are broken", None, storage.damaged),
-        ] {
-            gauges(registry, name, help, unit, [(Vec::new(), value)]);
-        }
+        let (status, storage) = (self.status, &self.status.storage);
+        gauge(registry, "spaces_active", "Spaces in memory", None, status.active as u64);
+        gauge(registry, "delegations_parked", "Delegations that wait for their space", None, status.parked as u64);
+        gauge(registry, "log", "Size of the log on the disk", Some(Unit::Bytes), storage.log_bytes);
+        gauge(registry, "free", "Free room on the disk", Some(Unit::Bytes), storage.free_bytes);
+        gauge(registry, "log_damaged", "Places in the log that are broken", None, storage.damaged);
     }
 
     fn of_peers(&self, registry: &mut Registry) {
+        let connected = self.peers.iter().filter(|peer| peer.connected.is_some()).count() as u64;
+        gauge(registry, "peers_connected", "Peers that are connected", None, connected);
         let each = |figure: fn(&PeerStatus) -> usize| {
             self.peers.iter().map(move |peer| (vec![("peer", peer.peer.to_string())], figure(peer) as u64))
         };
-        let connected = self.peers.iter().filter(|peer| peer.connected.is_some()).count() as u64;
-        gauges(registry, "peers_connected", "Peers that are connected", None, [(Vec::new(), connected)]);
         let help = "Spaces in which a peer is known to differ";
         gauges(registry, "peer_spaces_behind", help, None, each(|peer| peer.behind));
         let help = "Epochs that wait to be pushed to a peer";
@@ -132,6 +140,10 @@ fn counters(registry: &mut Registry, name: &str, help: &str, values: impl IntoIt
     registry.register(name, help, family);
 }
 
+fn gauge(registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, value: u64) {
+    register(registry, name, help, unit, ConstGauge::new(whole(value)));
+}
+
 fn gauges(
     registry: &mut Registry,
     name: &str,
@@ -141,12 +153,20 @@ fn gauges(
 ) {
     let family = Family::<Labels, Gauge>::default();
     for (labels, value) in values {
-        family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+        family.get_or_create(&labels).set(whole(value));
     }
+    register(registry, name, help, unit, family);
+}
+
+fn register(registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, metric: impl Metric) {
     match unit {
-        Some(unit) => registry.register_with_unit(name, help, unit, family),
-        None => registry.register(name, help, family),
+        Some(unit) => registry.register_with_unit(name, help, unit, metric),
+        None => registry.register(name, help, metric),
     }
+}
+
+fn whole(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
