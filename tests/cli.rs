@@ -294,6 +294,7 @@ fn a_node_says_when_it_is_ready_and_ends_when_it_is_told() {
 fn serve(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kvspace"));
     command.args(["serve", "--http", "127.0.0.1:0", "--operator", "127.0.0.1:0", "--data-dir"]).arg(folder);
+    command.env("KVSPACE_NETWORK__LISTEN", "");
     command
 }
 
