@@ -181,7 +181,8 @@ fn open(options: Options, storage: StorageOptions) -> Result<Inner, StartError> 
     let recovered = recover(&data_dir.log(), &data_dir.index(), &log_options, &records, &recovery)?;
     let Recovered { log, index, damaged } = recovered;
     let commits = Arc::new(Semaphore::new(COMMITS_MAX as usize));
-    let storage = Storage { log, blobs, index: index.clone(), incarnations, commits };
+    let storage =
+        Storage { log, blobs, index: index.clone(), incarnations, commits, committed: None, missed: Arc::default() };
     let registry = Registry::start(storage.clone(), key)?;
     Ok(Inner {
         did: host.did(),
