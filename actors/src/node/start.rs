@@ -235,7 +235,8 @@ fn open(options: Options, storage: StorageOptions) -> Result<Inner, StartError> 
     let Recovered { log, index, damaged } = recovered;
     let commits = Arc::new(Semaphore::new(COMMITS_MAX as usize));
     let shared = SharedSpaces::new(index.clone());
-    let storage = Storage { log, blobs, index: index.clone(), shared, incarnations, commits, committed };
+    let missed = Arc::default();
+    let storage = Storage { log, blobs, index: index.clone(), shared, incarnations, commits, committed, missed };
     let registry = Registry::start(storage.clone(), key)?;
     Ok(Inner {
         did: host.did(),
