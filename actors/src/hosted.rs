@@ -62,6 +62,8 @@ pub(crate) struct Hosted {
     pub(crate) ready: Mutex<Option<Space>>,
     /// Oldest first.
     refused: Mutex<VecDeque<RefusedEpoch>>,
+    /// Epochs that waited when peers brought some last.
+    waiting: AtomicU64,
     used: AtomicU64,
 }
 
@@ -74,6 +76,7 @@ impl Hosted {
             id,
             index,
             dag: RwLock::default(),
+            waiting: AtomicU64::new(0),
             commits: watch::Sender::new(0),
             places: Arc::new(Semaphore::new(CALLS_MAX)),
             actor: AsyncMutex::new(None),
@@ -190,6 +193,15 @@ impl Hosted {
     /// The refused epochs that are remembered, newest first.
     pub(crate) fn refused(&self) -> Vec<RefusedEpoch> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
+    }
+
+    /// How many epochs waited for an ancestor or the clock when peers brought some last.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_waiting(&self, epochs: usize) {
+        self.waiting.store(epochs as u64, Ordering::Relaxed);
     }
 
     /// Notes that the space is in use.
