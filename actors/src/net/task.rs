@@ -11,7 +11,7 @@ use libp2p::{
     identify, mdns, ping,
     request_response::{self, OutboundFailure, OutboundRequestId},
     swarm::{
-        ConnectionId, DialError, SwarmEvent,
+        ConnectionId, DialError, StreamUpgradeError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };

@@ -42,6 +42,11 @@ impl Task {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, connection_id, info }) => {
                 self.on_identified(peer_id, connection_id, info);
             }
+            BehaviourEvent::Identify(identify::Event::Error {
+                peer_id,
+                error: StreamUpgradeError::NegotiationFailed,
+                ..
+            }) => self.on_foreign(peer_id),
             BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(error) }) => {
                 // Nothing else notices that the other end is gone without a word.
                 tracing::debug!(%peer, %error, "closing a connection that does not answer");
@@ -110,10 +115,8 @@ impl Task {
     fn on_identified(&mut self, id: PeerId, connection: ConnectionId, info: identify::Info) {
         let Some(peer) = host_key(&id) else { return };
         if info.protocol_version != VERSION {
-            tracing::debug!(%id, agent = %info.agent_version, "closing a connection to another kind of node");
-            let error = format!("it is no {VERSION} node");
-            self.shared.lock().dialler.handle_foreign(peer, error);
-            self.close(id);
+            tracing::debug!(%id, agent = %info.agent_version, "a peer is another kind of node");
+            self.on_foreign(id);
             return;
         }
         let link = self.links.get(&peer).and_then(|links| links.get(&connection));
@@ -121,6 +124,15 @@ impl Task {
         let told = info.listen_addrs.into_iter().filter_map(|address| own_place(address, id));
         let told = told.filter(|address| is_near || !is_loopback(address)).take(TOLD_MAX).collect();
         self.shared.lock().dialler.handle_learnt(crate::clock::now(), peer, told, Found::Told);
+    }
+
+    /// A peer is no node like this one.
+    fn on_foreign(&mut self, id: PeerId) {
+        if let Some(peer) = host_key(&id) {
+            let error = format!("it is no {VERSION} node");
+            self.shared.lock().dialler.handle_foreign(peer, error);
+        }
+        self.close(id);
     }
 
     fn on_discovered(&mut self, found: Vec<(PeerId, Multiaddr)>) {

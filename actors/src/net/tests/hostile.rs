@@ -2,7 +2,7 @@
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{
-    Multiaddr, StreamProtocol, Swarm, SwarmBuilder, identify, noise,
+    Multiaddr, StreamProtocol, Swarm, SwarmBuilder, identify, noise, ping,
     swarm::{NetworkBehaviour, SwarmEvent},
     tcp, yamux,
 };
@@ -10,6 +10,15 @@ use libp2p::{
 use super::*;
 
 const SYNC: StreamProtocol = StreamProtocol::new("/kvspace/sync/1");
+
+/// Another implementation, as far as it goes.
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p::swarm::derive_prelude")]
+struct Raw {
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    streams: libp2p_stream::Behaviour,
+}
 
 fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
     SwarmBuilder::with_existing_identity(Keypair::ed25519_from_bytes([9; 32]).unwrap())
@@ -28,8 +37,12 @@ fn address(peer: &Peer) -> Multiaddr {
 #[tokio::test]
 async fn a_length_above_the_cap_ends_the_stream_and_nothing_else() {
     let mut a = start(1, &[]).await;
-    let mut swarm = swarm(|_| libp2p_stream::Behaviour::new());
-    let mut control = swarm.behaviour().new_control();
+    let mut swarm = swarm(|keypair| Raw {
+        identify: identify::Behaviour::new(identify::Config::new(behaviour::VERSION.to_owned(), keypair.public())),
+        ping: ping::Behaviour::default(),
+        streams: libp2p_stream::Behaviour::new(),
+    });
+    let mut control = swarm.behaviour().streams.new_control();
     swarm.dial(address(&a)).unwrap();
     while !matches!(swarm.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
     tokio::spawn(async move { while swarm.next().await.is_some() {} });
