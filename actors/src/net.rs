@@ -3,6 +3,7 @@
 //! Nothing here knows what the bytes mean or who may have them; a peer of any key is let in. A task of its own drives the
 //! swarm and only moves values through bounded channels: where one is full, it refuses and counts, and never waits.
 //! Requests and streams go to connected peers only; connecting is the [dialler's](dial).
+#![allow(clippy::wildcard_enum_match_arm, reason = "the library's enums have many variants and get more")]
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

@@ -76,11 +76,8 @@ pub(super) fn swarm(keypair: Keypair, has_mdns: Mdns) -> Result<Swarm<Behaviour>
         .with_quic()
         .with_dns()
         .map_err(|error| NetError::Names(error.to_string()))?;
-    let swarm = builder
-        .with_behaviour(|_| behaviour)
-        .expect("a behaviour that is made already cannot fail")
-        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE).with_smart_dial())
-        .build();
+    let Ok(builder) = builder.with_behaviour(|_| behaviour);
+    let swarm = builder.with_swarm_config(|config| config.with_idle_connection_timeout(IDLE).with_smart_dial()).build();
     Ok(swarm)
 }
 

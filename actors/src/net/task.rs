@@ -217,7 +217,10 @@ impl Task {
 
     fn on_dial_failed(&mut self, now: Millis, id: ConnectionId, error: DialError) {
         let Some(target) = self.dials.remove(&id) else { return };
-        tracing::debug!(?target, %error, "a dial failed");
+        match target {
+            Target::Seed(_) => tracing::warn!(%error, "a configured address does not answer"),
+            Target::Peer(peer) => tracing::debug!(?peer, %error, "a dial failed"),
+        }
         let mut failure = Failure { error: error.to_string(), ..Failure::default() };
         match error {
             DialError::Transport(failed) => {
