@@ -14,7 +14,7 @@ use kvspace_protocol::{
 };
 use libp2p::identity::Keypair;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{TryAcquireError, mpsc, oneshot, watch},
     time::timeout,
 };
 
@@ -125,7 +125,7 @@ pub(crate) struct PeerInfo {
 pub(crate) struct Dropped {
     /// Requests of peers, which were refused.
     pub(crate) requests: u64,
-    /// Answers that came too late.
+    /// Answers that came too late, or when peers had too many to read.
     pub(crate) answers: u64,
     /// Streams of peers.
     pub(crate) streams: u64,
@@ -210,7 +210,10 @@ impl Network {
         protocol: Protocol,
         request: Bytes,
     ) -> Result<Bytes, AskError> {
-        let _waiting = session.waiting.try_acquire().map_err(|_| AskError::Busy)?;
+        let _waiting = session.waiting.try_acquire().map_err(|error| match error {
+            TryAcquireError::NoPermits => AskError::Busy,
+            TryAcquireError::Closed => self.gone(),
+        })?;
         let turn = session.asks(protocol).acquire_owned().await.map_err(|_| self.gone())?;
         let (reply, answer) = oneshot::channel();
         let ask = Ask { peer: peer_id(peer), protocol, request, turn, reply };

@@ -53,7 +53,7 @@ pub(super) struct Behaviour {
     pub(super) blocked: allow_block_list::Behaviour<BlockedPeers>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
-    mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(super) sync: request_response::Behaviour<Codec>,
     pub(super) push: request_response::Behaviour<Codec>,
     pub(super) streams: libp2p_stream::Behaviour,
