@@ -10,7 +10,10 @@ use std::{
 
 use ed25519_dalek::SigningKey;
 use kvspace_protocol::id::{Did, HostKey, SpaceId};
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+};
 
 use super::{
     Node, Options, SpaceStatus, StartError, Status, StorageStatus, collect::Collector, recover::Recovery,
@@ -24,6 +27,7 @@ use crate::{
     incarnation::Incarnations,
     index::{self, Index, IndexError},
     log::{Log, LogError, LogOptions},
+    messages::DurableCommit,
     pool::Pool,
     records::{Records, RecordsOptions},
     registry::Registry,
@@ -63,6 +67,8 @@ pub(crate) struct StorageOptions {
     pub(crate) log: LogOptions,
     pub(crate) blobs: BlobOptions,
     pub(crate) records: RecordsOptions,
+    /// Who passes on what is durable.
+    pub(crate) committed: Option<mpsc::Sender<DurableCommit>>,
 }
 
 impl Node {
@@ -181,8 +187,8 @@ fn open(options: Options, storage: StorageOptions) -> Result<Inner, StartError> 
     let recovered = recover(&data_dir.log(), &data_dir.index(), &log_options, &records, &recovery)?;
     let Recovered { log, index, damaged } = recovered;
     let commits = Arc::new(Semaphore::new(COMMITS_MAX as usize));
-    let storage =
-        Storage { log, blobs, index: index.clone(), incarnations, commits, committed: None, missed: Arc::default() };
+    let (missed, committed) = (Arc::default(), storage.committed);
+    let storage = Storage { log, blobs, index: index.clone(), incarnations, commits, committed, missed };
     let registry = Registry::start(storage.clone(), key)?;
     Ok(Inner {
         did: host.did(),
