@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use kvspace_client::{
-    After, Client, Condition, Error, Fault, Grants, Integrity, KeyKind, KeyPath, KvAbility, Meta, OwnerKey, Progress,
-    RefusalKind, Session, Space, clock,
+    After, Client, ClientOptions, Condition, EpochId, Error, Fault, Grants, Integrity, KeyKind, KeyPath, KvAbility,
+    Meta, OwnerKey, Progress, ReadYourWrites, RefusalKind, Session, Space, clock,
 };
 
 use crate::harness::{Node, Setup};
@@ -36,7 +36,7 @@ async fn what_is_put_is_signed_and_comes_back_whole() {
         let meta =
             Meta::new().with_content_type("text/plain").expect("a type").with_own("colour", "red").expect("a header");
         let written = space.put("Zoë/1 2", "value", meta.clone(), Condition::Always).await.expect("written");
-        assert_eq!(space.seen(), written.frontier);
+        assert_eq!(space.seen(), Vec::from_iter(written.frontier));
         let value = space.get("Zoë/1 2").await.expect("found");
         assert_eq!((&value.bytes[..], &value.head.etag, &value.head.meta), (&b"value"[..], &written.etag, &meta));
         assert_eq!(value.head.integrity, Some(Integrity::ClientSigned));
@@ -44,7 +44,7 @@ async fn what_is_put_is_signed_and_comes_back_whole() {
         assert_eq!((head.size, &head.meta, &head.version), (Some(5), &meta, &written.version));
         // The next write rests on what was seen.
         space.put("Zoë/1 2", "other", Meta::new(), Condition::Always).await.expect("written");
-        assert_eq!(space.frontier().await.expect("told"), Vec::from_iter(space.seen()));
+        assert_eq!(space.frontier().await.expect("told"), space.seen());
     }
 }
 
@@ -174,4 +174,26 @@ async fn many_writers_share_one_space() {
     futures::future::join_all((0..32).map(write)).await;
     let keys: Vec<KeyPath> = space.list_all(None).try_collect().await.expect("listed");
     assert_eq!(keys.len(), 32);
+}
+
+#[tokio::test]
+async fn a_read_waits_for_what_was_seen_whichever_host_is_asked() {
+    let node = Node::new();
+    let (_, space) = open(&node, KeyKind::Ed25519).await;
+    space.put("a", "value", Meta::new(), Condition::Always).await.expect("written");
+    let waiting = |read_your_writes| {
+        Client::with_options(&node.url(), ClientOptions { read_your_writes, ..ClientOptions::default() })
+            .expect("an address")
+    };
+    let other = space.at(&waiting(ReadYourWrites::Within { wait_ms: 50 }));
+    assert_eq!(other.seen(), space.seen());
+    assert_eq!(other.get("a").await.expect("it has what was written").bytes, "value");
+    // What one of them saw, the other waits for.
+    space.see(EpochId::of(b"elsewhere"));
+    assert_eq!(kind(other.get("a").await), RefusalKind::TooEarly);
+    assert_eq!(kind(other.head("a").await), RefusalKind::TooEarly);
+    assert_eq!(kind(other.list(None, 10, None).await), RefusalKind::TooEarly);
+    assert_eq!(kind(other.frontier().await), RefusalKind::TooEarly);
+    let off = space.at(&waiting(ReadYourWrites::Off));
+    assert_eq!(off.get("a").await.expect("it does not wait").bytes, "value");
 }

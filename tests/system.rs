@@ -5,6 +5,7 @@ mod client;
 mod crash;
 mod full;
 mod harness;
+mod hosts;
 mod tidy;
 mod tinycloud;
 mod upkeep;

@@ -1,16 +1,19 @@
 //! One hosted space as everybody sees it: its index, its published authority, and the way to its actor. In memory while
 //! it is in use.
 
-use std::sync::{
-    Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use actix::Addr;
 use kvspace_protocol::{
     authority::{Access, AccessChange},
     dag::Dag,
-    id::{EpochId, SpaceId},
+    id::{EpochId, HostKey, Millis, SpaceId},
     space::{Change, Space, View},
 };
 use tokio::{
@@ -26,6 +29,19 @@ use crate::{
 
 /// Calls that one space takes before others wait.
 const CALLS_MAX: usize = 1024;
+
+/// Refused epochs that one space remembers.
+const REFUSED_MAX: usize = 64;
+
+/// An epoch that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RefusedEpoch {
+    pub(crate) epoch: EpochId,
+    /// Who brought it, if it was judged while it was being brought.
+    pub(crate) from: Option<HostKey>,
+    pub(crate) at: Millis,
+    pub(crate) reason: String,
+}
 
 /// A space on this node. What is read here is durable.
 pub(crate) struct Hosted {
@@ -44,6 +60,10 @@ pub(crate) struct Hosted {
     pub(crate) committing: Arc<AsyncMutex<()>>,
     /// The core as the space was opened with, until an actor takes it.
     pub(crate) ready: Mutex<Option<Space>>,
+    /// Oldest first.
+    refused: Mutex<VecDeque<RefusedEpoch>>,
+    /// Epochs that waited when peers brought some last.
+    waiting: AtomicU64,
     used: AtomicU64,
 }
 
@@ -56,11 +76,13 @@ impl Hosted {
             id,
             index,
             dag: RwLock::default(),
+            waiting: AtomicU64::new(0),
             commits: watch::Sender::new(0),
             places: Arc::new(Semaphore::new(CALLS_MAX)),
             actor: AsyncMutex::new(None),
             committing: Arc::new(AsyncMutex::new(())),
             ready: Mutex::new(None),
+            refused: Mutex::default(),
             used: AtomicU64::new(0),
         }
     }
@@ -156,6 +178,30 @@ impl Hosted {
                 return Ok(Err(missing));
             }
         }
+    }
+
+    /// Remembers a refused epoch; the oldest of many is forgotten.
+    pub(crate) fn refuse(&self, refused: RefusedEpoch) {
+        let mut all = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|known| known.epoch != refused.epoch);
+        if all.len() == REFUSED_MAX {
+            all.pop_front();
+        }
+        all.push_back(refused);
+    }
+
+    /// The refused epochs that are remembered, newest first.
+    pub(crate) fn refused(&self) -> Vec<RefusedEpoch> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
+    }
+
+    /// How many epochs waited for an ancestor or the clock when peers brought some last.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_waiting(&self, epochs: usize) {
+        self.waiting.store(epochs as u64, Ordering::Relaxed);
     }
 
     /// Notes that the space is in use.

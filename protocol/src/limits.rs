@@ -77,3 +77,26 @@ pub const MESSAGE_ITEMS_MAX: usize = 128 * 1024;
 pub const PROOFS_TOLD_MAX: usize = 1024;
 /// Tokens that a peer shows with a request.
 pub const SHOWN_MAX: usize = PROOFS_MAX + 1;
+/// Spaces that wait to be pulled from one peer; more are found by the next comparison.
+pub const PULLS_WAITING_MAX: usize = 64 * 1024;
+/// Spaces at peers whose heads are remembered: about 500 bytes each.
+pub const KNOWN_MAX: usize = 16 * 1024;
+/// Branches told at first when heads are not known to the other; four times as many each time that is not enough.
+pub const TIPS_FIRST: usize = 32;
+/// Steps back by name in one pull that bring nothing into the log: what they bring has to fit the waiting room.
+pub const WALK_STEPS_MAX: usize = WAITING_EPOCHS_MAX / GET_RUN_EPOCHS;
+/// Pages of one pull that bring nothing into the log, while what they bring is held already: 4 GiB.
+pub const IDLE_PAGES_MAX: usize = 4 * 1024;
+/// The least delay before something that failed with a peer is tried again; doubled each time.
+pub const RETRY_MS: i64 = 1_000;
+/// A space that a peer does not have or show is asked for at the latest after so many intervals of comparing.
+pub const NOT_FOUND_INTERVALS: i64 = 4;
+/// After so many comparisons in a row that found what should have been pushed a connection is made anew.
+pub const RENEW_AFTER: u32 = 3;
+
+/// The largest value that is fetched: 256 TiB, so that sums of sizes never overflow.
+pub const BLOB_BYTES_MAX: u64 = 1 << 48;
+/// Bytes of a value asked for in one request.
+pub const BLOB_RANGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// One request for a range of a value: the range, and what is shown.
+pub const BLOB_REQUEST_BYTES_MAX: usize = 1024 * 1024;

@@ -8,6 +8,7 @@ mod batch;
 mod cut;
 mod deliver;
 mod effect;
+mod explain;
 mod judge;
 mod memory;
 mod seal;
@@ -15,14 +16,19 @@ mod tokens;
 mod view;
 mod waiting;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use ed25519_dalek::SigningKey;
 
+pub use cut::Rule;
 pub use effect::{
     Arrived, CallId, Change, Commit, DeadReason, Invalid, Logged, NewEpoch, NewValue, Output, Refusal, Reply, Taken,
     Write, Written,
 };
+pub use explain::{Explained, Preview, Void, Voided, WaitingEpoch, Worth};
 pub use judge::CheckedEpoch;
 pub use memory::MemoryView;
 pub use view::{EpochAt, View, ViewError};
@@ -67,6 +73,8 @@ pub struct Space {
     is_cloned: bool,
     /// Whether a `Commit` is out.
     committing: bool,
+    /// What it changes.
+    out: Arc<Vec<Change>>,
     /// What may leave once it is durable.
     held_back: Vec<Output>,
     outputs: VecDeque<Output>,
@@ -86,6 +94,7 @@ impl Space {
             deliveries: Deliveries::default(),
             is_cloned: false,
             committing: false,
+            out: Arc::default(),
             held_back: Vec::new(),
             outputs: VecDeque::new(),
             id,
@@ -245,6 +254,7 @@ impl Space {
     /// [`Fault`]: the state machine has ended.
     pub fn handle_committed(&mut self, now: Millis, view: &dyn View) -> Result<(), Fault> {
         self.committing = false;
+        self.out = Arc::default();
         self.release();
         self.batch.committed();
         self.go_on(now, view)
@@ -330,6 +340,7 @@ impl Space {
             self.release();
         } else {
             self.committing = true;
+            self.out = commit.changes.clone();
             self.outputs.push_back(Output::Commit(commit));
         }
         Ok(())
@@ -375,7 +386,7 @@ impl Space {
                     self.held_back.extend(applied.access.into_iter().map(Output::Access));
                     let live: BTreeSet<BlobHash> = applied.changes.iter().filter_map(Change::value).collect();
                     values.retain(|blob, _| live.contains(blob) && carried.insert(*blob));
-                    commit.changes.extend(applied.changes);
+                    commit.change(applied.changes);
                     let (signed, values) = (checked.epoch.signed, values.into_iter().collect());
                     commit.epochs.push(Logged { signed, values, told });
                 }

@@ -124,6 +124,8 @@ impl Node {
             .args(["serve", "--json", "--http", "127.0.0.1:0", "--operator", "127.0.0.1:0", "--data-dir"])
             .arg(self.data_dir())
             .env("KVSPACE_STORAGE__SEGMENT_BYTES", SEGMENT_BYTES)
+            // Alone, unless the setup says where to listen.
+            .env("KVSPACE_NETWORK__LISTEN", "")
             .envs(self.failpoint.iter().map(|failpoint| ("KVSPACE_FAILPOINT", failpoint)))
             .envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         command

@@ -16,6 +16,7 @@ const EVENT_OVERHEAD_BYTES: usize = 256;
 const META_OVERHEAD_BYTES: usize = 6;
 
 /// The host's own chain.
+#[derive(Clone, Copy)]
 pub(super) struct Own {
     pub(super) incarnation: Incarnation,
     /// The last epoch of this incarnation and its number.
@@ -25,6 +26,7 @@ pub(super) struct Own {
 }
 
 /// One event to be.
+#[derive(Clone)]
 pub(super) struct Item {
     pub(super) number: u64,
     pub(super) token: Proof,

@@ -1,6 +1,9 @@
 //! What goes into the state machine and what comes out of it, as values.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -92,10 +95,14 @@ pub struct Commit {
     /// The epochs, ancestors first.
     pub epochs: Vec<Logged>,
     /// What the index has to learn once the epochs are durable; absolute values, in order.
-    pub changes: Vec<Change>,
+    pub changes: Arc<Vec<Change>>,
 }
 
 impl Commit {
+    pub(super) fn change(&mut self, changes: Vec<Change>) {
+        Arc::make_mut(&mut self.changes).extend(changes);
+    }
+
     /// The bytes of the epochs and the values beside them.
     pub(super) fn bytes(&self) -> usize {
         self.epochs.iter().map(Logged::bytes).sum()

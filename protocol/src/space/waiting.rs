@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     deliver::Deliveries,
     effect::{Arrived, CallId},
+    explain::WaitingEpoch,
     judge::{Ancestry, CheckedEpoch},
     view::{View, ViewError},
 };
@@ -252,6 +253,18 @@ impl Waiting {
     /// Ancestors that are neither held nor waiting, at most [`NAMES_MAX`].
     pub(super) fn missing(&self) -> Vec<EpochId> {
         self.lacking.keys().filter(|id| !self.guests.contains_key(id)).take(NAMES_MAX).copied().collect()
+    }
+
+    /// The idle ones, those that wait longest first.
+    pub(super) fn list(&self) -> Vec<WaitingEpoch> {
+        let guests = self.idle.values().filter_map(|id| Some((*id, self.guests.get(id)?)));
+        let waiting = |(id, guest): (EpochId, &Guest)| {
+            let time = guest.checked.epoch.time();
+            let ahead = self.ahead.contains(&(time, id)).then_some(time);
+            let (host, lacks) = (guest.checked.epoch.header.host, guest.lacks.iter().copied().collect());
+            WaitingEpoch { epoch: id, host, lacks, ahead }
+        };
+        guests.map(waiting).collect()
     }
 
     /// How many are idle.
