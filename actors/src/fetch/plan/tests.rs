@@ -70,7 +70,7 @@ fn what_is_here_already_is_not_asked_for() {
     had.insert(80..128);
     world.plan.want(world.now, key(1, 2 * MIB), &space("default"), Urgency::Soon, &had);
     let asks = world.poll_all();
-    assert_eq!(asks.iter().map(|ask| ask.groups.clone()).collect::<Vec<_>>(), [70..80]);
+    assert_eq!((asks.len(), asks[0].groups.clone()), (1, 70..80));
     assert!(world.end(&asks[0], End::Whole), "then it is complete");
 }
 

@@ -93,6 +93,20 @@ fn whatever_power_cuts_leave_there_is_never_a_file_with_wrong_bytes_and_the_valu
     assert!(cuts > 60 && resumed > 20, "{cuts} cuts, {resumed} times there was something to go on with");
 }
 
+#[test]
+fn what_has_its_name_is_there_after_a_power_cut() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = CutDisk::new(folder.path()).expect("a disk");
+    assert!(fill(&open(folder.path(), &disk), &value()));
+    let left = tempfile::tempdir().expect("a folder");
+    let to = left.path().to_owned();
+    disk.arm(u64::MAX, None, move |state| {
+        state.leave(&to, Unsynced::Lost, &mut StdRng::seed_from_u64(1)).expect("left");
+    });
+    disk.cut_now();
+    assert!(is_whole(left.path(), &value()));
+}
+
 /// No file under the value's name holds anything else.
 fn check(dir: &Path, bytes: &Bytes) {
     let path = crate::blobs::file_of(dir, &BlobHash::of(bytes));

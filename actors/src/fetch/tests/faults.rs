@@ -256,9 +256,12 @@ async fn the_sweep_at_the_start_takes_partial_files_of_what_nobody_needs() {
         partial.write(0, &bytes[..16_384]).expect("written");
         partial.checkpoint().expect("kept");
     }
-    let open = target.blobs.partial(BlobHash::of(b"open"), 100_000);
+    let mut open = target.blobs.partial(BlobHash::of(b"open"), 100_000);
+    open.write(0, &kept[..16_384]).expect("written");
     target.blobs.sweep(|hash| *hash == BlobHash::of(&kept)).expect("swept");
-    drop(open);
+    open.checkpoint().expect("its file is there");
+    assert_eq!(left_over(target.dir.path()).len(), 4, "it and what is needed");
+    open.discard();
     let kept: Vec<_> = target.blobs.partials().expect("listed").into_iter().map(|(hash, _, _)| hash).collect();
     assert_eq!(kept, [BlobHash::of(&content(1, 100_000))]);
 }
@@ -329,4 +332,27 @@ async fn a_full_disk_only_puts_it_off() {
     assert!(fetcher.wait(&hash, LONG).await);
     assert!(is_whole(dir.path(), &bytes));
     fetcher.stop().await;
+}
+
+#[tokio::test]
+async fn a_map_that_is_damaged_anywhere_is_not_believed() {
+    let target = Folder::new();
+    let bytes = content(1, 100_000);
+    let hash = BlobHash::of(&bytes);
+    let mut partial = target.blobs.partial(hash, 100_000);
+    partial.write(0, &bytes[..16_384]).expect("written");
+    partial.checkpoint().expect("kept");
+    drop(partial);
+    let [_, map] = &left_over(target.dir.path())[..] else { panic!("a file and its map") };
+    let path = target.dir.path().join("partial").join(map);
+    let good = std::fs::read(&path).expect("readable");
+    assert!(!target.blobs.partial(hash, 100_000).verified().is_empty());
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        std::fs::write(&path, bad).expect("written");
+        assert!(target.blobs.partial(hash, 100_000).verified().is_empty(), "byte {at}");
+    }
+    assert!(target.blobs.partials().expect("listed").is_empty());
+    assert_eq!(left_over(target.dir.path()), [""; 0], "what cannot be gone on with goes");
 }
