@@ -1,16 +1,24 @@
 //! The running node as the HTTP side sees it.
 
 mod collect;
+mod explain;
+mod peers;
 mod reads;
 mod recover;
 pub mod replicas;
+mod replicate;
+mod restored;
 mod room;
 mod start;
 #[cfg(test)]
 mod tests;
 mod writes;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use kvspace_protocol::{
@@ -21,8 +29,11 @@ use kvspace_protocol::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-pub(crate) use self::recover::Recovery;
 use self::start::Inner;
+pub(crate) use self::{
+    reads::{Pending, PendingValue},
+    recover::Recovery,
+};
 pub use crate::index::Summary;
 use crate::{
     disk::OpenError,
@@ -93,6 +104,24 @@ pub enum Admit {
 #[derive(Clone)]
 pub struct Node {
     inner: Arc<Inner>,
+}
+
+/// A handle that does not keep the node.
+#[derive(Clone)]
+pub(crate) struct WeakNode {
+    inner: Weak<Inner>,
+}
+
+impl Node {
+    pub(crate) fn downgrade(&self) -> WeakNode {
+        WeakNode { inner: Arc::downgrade(&self.inner) }
+    }
+}
+
+impl WeakNode {
+    pub(crate) fn upgrade(&self) -> Option<Node> {
+        self.inner.upgrade().map(|inner| Node { inner })
+    }
 }
 
 /// An invocation found to be allowed.
@@ -238,6 +267,9 @@ pub enum NodeError {
     /// These epochs are not held here.
     #[error("this host does not hold {} of the epochs that the request names", .0.len())]
     Behind(Vec<EpochId>),
+    /// The data folder was made of a backup, and what the space's other hosts have of it is not here yet.
+    #[error("this host was restored from a backup and first fetches what the space's other hosts have")]
+    CatchingUp,
     /// The node stops.
     #[error("the node is stopping")]
     Stopping,
@@ -278,6 +310,9 @@ pub enum StartError {
     /// No thread for the actors.
     #[error("cannot start the actors' threads: {0}")]
     Thread(std::io::Error),
+    /// It cannot speak to other nodes.
+    #[error("{0}")]
+    Network(String),
     /// The node's work ended before it began.
     #[error("starting failed: {0}")]
     Failed(String),

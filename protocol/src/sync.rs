@@ -8,13 +8,18 @@
 //! [`Replicator`] says when to ask whom for what; it holds no epochs and reads nothing. Whoever drives it makes the requests
 //! from a [`Source`], sends them, hands what comes back to the [`Space`](crate::space::Space) and tells it the outcome.
 
+pub mod blob;
 pub mod compare;
 pub mod have;
 pub mod message;
+#[cfg(test)]
+mod play;
 mod replicator;
 mod serve;
 
 pub use have::Have;
-pub use message::{Cursor, Refused, Request, Response, Sent, Verdict};
-pub use replicator::{Ask, Call, Committed, Compared, Known, Output, PeerState, Pull, Pulled, Replicator, Settings};
+pub use message::{BrokenMessage, Cursor, Pushed, Refused, Request, Response, Sent, Verdict};
+pub use replicator::{
+    Ask, Call, Committed, Compared, Known, New, Output, PeerState, Pull, Pulled, Replicator, Settings,
+};
 pub use serve::{Source, serve_get, serve_pull};

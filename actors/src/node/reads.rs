@@ -1,8 +1,12 @@
 //! Reading: never through a mailbox. What is read was acknowledged.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use kvspace_protocol::{
     authority::{Denied, Grants, Proof},
     capability::lies_beneath,
@@ -10,10 +14,14 @@ use kvspace_protocol::{
     kv::{Effect, Operation},
     limits::{INLINE_BYTES_MAX, PROOFS_MAX},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    io::AsyncReadExt as _,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 use super::{Authorized, Content, Found, ListQuery, Lookup, Node, NodeError, Page, SMALL_BODY_BYTES_MAX};
 use crate::{
+    clock,
     hosted::Hosted,
     index::{PageQuery, Stored},
     log::ReadError,
@@ -21,6 +29,26 @@ use crate::{
 
 /// Entries that a list passes before others get their turn: a few milliseconds.
 const LOOK_MAX: usize = 1024;
+
+/// Proofs of one token that other hosts are asked for.
+const PROOFS_ASKED_MAX: usize = 4;
+
+/// A value whose bytes are not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PendingValue {
+    pub(crate) space: SpaceId,
+    /// The epoch that put it there.
+    pub(crate) epoch: EpochId,
+    pub(crate) hash: BlobHash,
+    pub(crate) size: u64,
+}
+
+/// Whoever fetches values from other hosts.
+pub(crate) trait Pending: Send + Sync {
+    /// Waits for the file of a value that somebody wants to read; false when it will not come soon. Who waits goes away
+    /// after [`super::Options::pending_wait`].
+    fn wait(&self, value: PendingValue) -> BoxFuture<'_, bool>;
+}
 
 impl Node {
     /// Whether this node hosts the space.
@@ -37,7 +65,8 @@ impl Node {
     /// [`NodeError::NotHosted`] or [`NodeError::Denied`].
     pub async fn authorize(&self, space: &SpaceId, token: &Proof, now: Millis) -> Result<Authorized, NodeError> {
         let hosted = self.hosted(space).await?;
-        let allowed = self.with_pool(now, |others| hosted.access().invocation(token, now, others))?;
+        let judge = |others: &_| hosted.access().invocation(token, now, others);
+        let allowed = self.with_proofs(Some(space), now, judge).await?;
         Ok(Authorized { generation: allowed.generation, grants: allowed.grants, borrowed: allowed.borrowed })
     }
 
@@ -64,27 +93,63 @@ impl Node {
     pub async fn read(&self, space: &SpaceId, found: &Found) -> Result<Content, NodeError> {
         let (hash, size) = (found.value.blob, found.value.size);
         if size > INLINE_BYTES_MAX {
-            let opened = self.inner.storage.blobs.open_blob(&hash).await;
-            let opened = opened.map_err(|error| NodeError::Storage(error.to_string()))?;
-            let (file, found_bytes) = opened.ok_or(NodeError::BlobGone)?;
-            if found_bytes != size {
-                tracing::error!(%space, %hash, size, found_bytes, "the file of a value has not the value's size");
-                return Err(NodeError::Storage("the value's bytes are damaged".into()));
-            }
-            return Ok(Content::File(tokio::fs::File::from_std(file), size));
+            return Ok(Content::File(tokio::fs::File::from_std(self.file(space, found).await?), size));
         }
         let permit = self.share(&self.inner.bytes_out, size).await?;
-        let at = found.at.ok_or(NodeError::BlobPending)?;
-        let bytes = match self.inner.storage.log.read_blob(at) {
-            Ok(bytes) => bytes,
-            Err(ReadError::Freed(_)) => return Err(NodeError::BlobGone),
-            Err(error) => return Err(NodeError::Storage(error.to_string())),
+        let in_log = match found.at.map(|at| self.inner.storage.log.read_blob(at)) {
+            Some(Ok(bytes)) => Some(bytes),
+            None | Some(Err(ReadError::Freed(_))) => None,
+            Some(Err(error)) => return Err(NodeError::Storage(error.to_string())),
+        };
+        let bytes = match in_log {
+            Some(bytes) => bytes,
+            None => whole(self.file(space, found).await?, size).await?,
         };
         if BlobHash::of(&bytes) != hash {
             tracing::error!(%space, %hash, "the bytes of a value are not what they should be");
             return Err(NodeError::Storage("the value's bytes are damaged".into()));
         }
         Ok(Content::Whole(bytes, permit))
+    }
+
+    /// The file of a value, if need be after it has come.
+    async fn file(&self, space: &SpaceId, found: &Found) -> Result<std::fs::File, NodeError> {
+        let (hash, size) = (&found.value.blob, found.value.size);
+        let open = async || {
+            let opened = self.inner.storage.blobs.open_blob(hash).await;
+            opened.map_err(|error| NodeError::Storage(error.to_string()))
+        };
+        let mut opened = open().await?;
+        if opened.is_none() && self.pending(space, found).await {
+            opened = open().await?;
+        }
+        let Some((file, found_bytes)) = opened else { return Err(self.missing(space).await?) };
+        if found_bytes != size {
+            tracing::error!(%space, %hash, size, found_bytes, "the file of a value has not the value's size");
+            return Err(NodeError::Storage("the value's bytes are damaged".into()));
+        }
+        Ok(file)
+    }
+
+    /// Waits for the bytes of a value that are not here; true when they may have come.
+    async fn pending(&self, space: &SpaceId, found: &Found) -> bool {
+        let Some(pending) = self.inner.pending.get() else { return false };
+        let (space, epoch) = (space.clone(), found.version.epoch);
+        let value = PendingValue { space, epoch, hash: found.value.blob, size: found.value.size };
+        tokio::time::timeout(self.inner.options.pending_wait, pending.wait(value)).await.unwrap_or(false)
+    }
+
+    /// What a value is whose bytes are not here: on its way while there is somebody to get it from.
+    async fn missing(&self, space: &SpaceId) -> Result<NodeError, NodeError> {
+        let hosted = self.hosted(space).await?;
+        let mut hosts = hosted.access().hosts(clock::now());
+        // Nobody names the owner, who may host by the owner's own key.
+        let owner = space.owner().ed25519().filter(|_| *space.owner() != self.inner.did);
+        let dag = hosted.dag();
+        let owner_hosts = owner.is_some_and(|key| dag.branches().iter().any(|branch| branch.host.0 == key));
+        hosts.remove(&self.inner.host);
+        hosts.retain(|host| owner.is_none_or(|owner| host.0 != owner) || owner_hosts);
+        Ok(if hosts.is_empty() { NodeError::BlobGone } else { NodeError::BlobPending })
     }
 
     /// Keys with a live value.
@@ -149,6 +214,26 @@ impl Node {
         self.space(space).await?.ok_or(NodeError::NotHosted)
     }
 
+    /// As [`Node::with_pool`]; a proof that nobody here knows is asked of the other hosts of the space.
+    pub(super) async fn with_proofs<T>(
+        &self,
+        space: Option<&SpaceId>,
+        now: Millis,
+        judge: impl Fn(&BTreeMap<Address, Proof>) -> Result<T, Denied>,
+    ) -> Result<T, NodeError> {
+        let mut asked = BTreeSet::new();
+        loop {
+            let judged = self.with_pool(now, &judge);
+            let Err(NodeError::Denied(Denied::MissingParent(Some(missing)))) = &judged else { return judged };
+            let (Some(space), Some(replication)) = (space, self.inner.replication.get()) else { return judged };
+            // What comes brings all that it rests on, so this is asked once for each that the token cites itself.
+            if asked.len() >= PROOFS_ASKED_MAX || !asked.insert(*missing) {
+                return judged;
+            }
+            replication.find_proof(self, space, missing).await;
+        }
+    }
+
     /// Judges with the proofs that a space's own log holds, and looks for the missing ones among all this node knows.
     pub(super) fn with_pool<T>(
         &self,
@@ -167,6 +252,15 @@ impl Node {
             }
         }
     }
+}
+
+/// All of a small file.
+async fn whole(file: std::fs::File, size: u64) -> Result<Bytes, NodeError> {
+    let failed = |error: std::io::Error| NodeError::Storage(error.to_string());
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+    let mut file = tokio::fs::File::from_std(file).take(size);
+    file.read_to_end(&mut bytes).await.map_err(failed)?;
+    Ok(bytes.into())
 }
 
 fn is_granted(grants: &Grants, key: &str) -> bool {
