@@ -27,6 +27,8 @@ const NODES: usize = 5;
 const SPACES: usize = 2;
 /// How long faults and writes go on.
 const FAULTS_MS: i64 = 100_000;
+/// When faults and writes end.
+pub(crate) const START_OF_PEACE_MS: i64 = START_MS + FAULTS_MS;
 /// How long a request waits for its answer.
 const ANSWER_MS: i64 = 5_000;
 /// How far ahead the clock of a host may be; half a minute more than an epoch may be at once.
@@ -130,12 +132,12 @@ impl Cluster {
             nodes,
             dice,
         };
-        cluster.found(&keys);
+        cluster.found(&keys, knobs);
         cluster
     }
 
     /// The owners name their hosts, and sessions are opened.
-    fn found(&mut self, keys: &[HostKey]) {
+    fn found(&mut self, keys: &[HostKey], knobs: Knobs) {
         for node in &mut self.nodes {
             node.names(keys);
         }
@@ -147,8 +149,8 @@ impl Cluster {
                 node.host_space(owner, &first);
             }
             for key in &keys[1..NODES - number] {
-                // Some have to show who they are.
-                if self.dice.chance(60) {
+                // Some have to show who they are, when they pull after a comparison.
+                if self.dice.chance(60) || !knobs.compares {
                     let hosted = self.nodes[0].spaces.get_mut(&owner.space).expect("the first hosts all");
                     hosted.host.send_token(owner.host_delegation(&key.did()), vec![]);
                     hosted.host.finish_all();
@@ -196,7 +198,7 @@ impl Cluster {
 
     /// Runs it: faults, and then peace until all are equal or the bound has passed.
     pub(crate) fn run(&mut self) -> Outcome {
-        self.run_until(START_MS + FAULTS_MS, |_| false);
+        self.run_until(START_OF_PEACE_MS, |_| false);
         self.heal();
         let healed_ms = self.now_ms;
         let is_equal = |cluster: &Self| cluster.difference().is_none();
@@ -388,9 +390,9 @@ impl Cluster {
     /// A client, an owner, a fault or the liar does something.
     fn step(&mut self) {
         match self.dice.below(100) {
-            0..60 => self.call(),
-            60..70 => self.cut_off(),
-            70..78 => self.restart(),
+            0..70 => (0..=self.dice.below(3)).for_each(|_| self.call()),
+            70..77 => self.cut_off(),
+            77..83 => self.restart(),
             _ => self.lie(),
         }
     }
@@ -406,7 +408,9 @@ impl Cluster {
         let host = &self.nodes[node].spaces[&space].host;
         let after = if self.dice.chance(50) { durable_frontier(host) } else { vec![] };
         let clients = &self.clients[number];
-        let client = &clients[self.dice.below(clients.len())];
+        // Most use what the owner gave first, which is seldom taken away.
+        let is_first = self.dice.chance(40);
+        let client = &clients[if is_first { 0 } else { self.dice.below(clients.len()) }];
         let holds = |proof: &&Proof| !host.core.access().holds(&proof.address());
         let borrowed: Vec<Proof> = client.chain.iter().filter(holds).cloned().collect();
         let path = format!("k{}", self.dice.below(4));
@@ -414,12 +418,12 @@ impl Cluster {
         let (mut write, mut token) = (None, None);
         let mut new_client = None;
         match kind {
-            0..68 => {
+            0..70 => {
                 let invocation = client.session.invocation(&path, "put", host.now_ms + 60_000, &after);
                 let bytes = invocation.address().to_string();
                 write = Some(world::write(invocation, Some(bytes.as_bytes())));
             }
-            68..80 => {
+            70..80 => {
                 write = Some(world::write(client.session.invocation(&path, "del", host.now_ms + 60_000, &after), None));
             }
             80..86 => {
@@ -433,10 +437,11 @@ impl Cluster {
                 let chain = client.chain.iter().cloned().chain([session.delegation.clone()]).collect();
                 new_client = Some(Client { session, chain });
             }
-            91..99 => {
+            91..95 if !is_first => {
                 let revocation = self.owners[number].revoke(&client.session.delegation, &after);
                 token = Some((revocation, borrowed.clone()));
             }
+            91..98 => {}
             _ => {
                 // The owner no longer wants the last host of the first space.
                 let key = self.nodes[NODES - 1].key;
@@ -610,10 +615,34 @@ impl Cluster {
         }
     }
 
+    /// A put at each host of each space, so that each has something that only it has.
+    pub(crate) fn write_everywhere(&mut self) {
+        for number in 0..SPACES {
+            for node in 0..NODES - number {
+                let space = self.owners[number].space.clone();
+                let session = self.owners[number].session(u8::try_from(200 + node).expect("few"));
+                self.touch(node, |node, _| {
+                    let host = &mut node.spaces.get_mut(&space).expect("it is hosted").host;
+                    let write = session.put_write(host, "last", &[0]);
+                    let borrowed = vec![session.delegation.clone()];
+                    host.send(kvspace_protocol::space::Write { borrowed, ..write });
+                });
+            }
+        }
+    }
+
+    /// The winners that each host sees.
+    pub(crate) fn winners(&self) -> Vec<BTreeMap<String, (Version, Option<BlobHash>)>> {
+        let space = &self.owners[0].space;
+        let nodes = self.nodes.iter().filter(|node| !self.removed.contains(&node.key));
+        nodes.filter_map(|node| node.spaces.get(space)).map(|hosted| hosted.host.winners()).collect()
+    }
+
     /// The winners that each host would see if the last write to arrive won.
     pub(crate) fn winners_by_arrival(&self) -> Vec<BTreeMap<String, Version>> {
         let space = &self.owners[0].space;
-        let hosts = self.nodes.iter().filter_map(|node| node.spaces.get(space)).map(|hosted| &hosted.host);
+        let nodes = self.nodes.iter().filter(|node| !self.removed.contains(&node.key));
+        let hosts = nodes.filter_map(|node| node.spaces.get(space)).map(|hosted| &hosted.host);
         hosts
             .map(|host| {
                 let arrival: BTreeMap<EpochId, usize> = host.log.iter().map(world::id).zip(0..).collect();
@@ -631,7 +660,8 @@ impl Cluster {
     /// The winners that each host would see if what a revocation takes away was decided when a write arrives.
     pub(crate) fn winners_judged_at_arrival(&self) -> Vec<BTreeMap<String, Version>> {
         let space = &self.owners[0].space;
-        let hosts = self.nodes.iter().filter_map(|node| node.spaces.get(space)).map(|hosted| &hosted.host);
+        let nodes = self.nodes.iter().filter(|node| !self.removed.contains(&node.key));
+        let hosts = nodes.filter_map(|node| node.spaces.get(space)).map(|hosted| &hosted.host);
         hosts
             .map(|host| {
                 let mut winners: BTreeMap<String, Version> = BTreeMap::new();

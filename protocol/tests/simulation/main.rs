@@ -7,6 +7,7 @@ mod oracle;
 mod world;
 
 mod cluster;
+mod controls;
 mod dice;
 mod liar;
 mod node;
@@ -31,7 +32,7 @@ pub struct Knobs {
 const ALL_ON: Knobs = Knobs { compares: true, repairs: true, liar: true, check_percent: 4 };
 
 /// The seeds of a usual run.
-const SEEDS: std::ops::Range<u64> = 0..60;
+const SEEDS: std::ops::Range<u64> = 0..300;
 
 fn seeds() -> (std::ops::Range<u64>, Knobs) {
     let thorough = Knobs { check_percent: 100, ..ALL_ON };
