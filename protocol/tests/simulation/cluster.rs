@@ -138,9 +138,6 @@ impl Cluster {
 
     /// The owners name their hosts, and sessions are opened.
     fn found(&mut self, keys: &[HostKey], knobs: Knobs) {
-        for node in &mut self.nodes {
-            node.names(keys);
-        }
         let first = self.nodes[0].key;
         for (number, owner) in self.owners.iter().enumerate() {
             // The second space is not on the last node.
@@ -446,7 +443,7 @@ impl Cluster {
                 // The owner no longer wants the last host of the first space.
                 let key = self.nodes[NODES - 1].key;
                 let owner = &self.owners[0];
-                if number == 0 && node < NODES - 1 && host.core.access().hosts(host.now()).contains(&key.did()) {
+                if number == 0 && node < NODES - 1 && host.core.access().hosts(host.now()).contains(&key) {
                     token = Some((owner.revoke(&owner.host_delegation(&key.did()), &after), vec![]));
                     self.removed.insert(key);
                 }
