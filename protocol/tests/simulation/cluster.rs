@@ -101,7 +101,7 @@ impl Cluster {
         let mut dice = Dice::new(seed);
         let owners: Vec<Owner> = (0..SPACES).map(|space| Owner::new(u8::try_from(space).expect("few") + 1)).collect();
         let checked = Rc::new(RefCell::new(BTreeMap::new()));
-        let liar = (knobs.liar && seed % 3 != 0).then(|| Liar::new(&owners[0], 99));
+        let liar = (knobs.liar && !seed.is_multiple_of(3)).then(|| Liar::new(&owners[0], 99));
         let ahead = dice.below(2 * NODES);
         let mut nodes = Vec::new();
         for number in 0..NODES {
@@ -544,7 +544,7 @@ impl Cluster {
         for owner in &self.owners {
             let hosts = self.nodes.iter().enumerate().filter(|(_, node)| !self.removed.contains(&node.key));
             let mut hosts = hosts.filter_map(|(number, node)| Some((number, &node.spaces.get(&owner.space)?.host)));
-            let (_, first) = hosts.next().expect("the first hosts all");
+            let Some((_, first)) = hosts.next() else { continue };
             let is_busy = |host: &world::Host| host.out.is_some();
             for (number, host) in hosts {
                 if is_busy(host) || is_busy(first) {

@@ -11,6 +11,7 @@ mod controls;
 mod dice;
 mod liar;
 mod node;
+mod rules;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
