@@ -91,8 +91,8 @@ fn a_peer_reads_what_is_delegated_to_it_as_a_whole() {
     let access = access(&owner, &[], &[]);
     let get = "tinycloud.kv/get";
     let direct = verified(&grant(space, &peer, "", get, 1000, None), &owner.key);
-    assert!(access.may_read(&[direct.clone()], &peer, NOW));
-    assert!(!access.may_read(&[direct.clone()], &did(&key(8)), NOW), "it is for somebody else");
+    assert!(access.may_read(std::slice::from_ref(&direct), &peer, NOW));
+    assert!(!access.may_read(std::slice::from_ref(&direct), &did(&key(8)), NOW), "it is for somebody else");
     assert!(!access.may_read(&[direct], &peer, NOW.plus(1001)), "it has ended");
     assert!(!access.may_read(&[], &peer, NOW));
     let part = verified(&grant(space, &peer, "/docs", get, 1000, None), &owner.key);
@@ -102,7 +102,7 @@ fn a_peer_reads_what_is_delegated_to_it_as_a_whole() {
     let stranger = verified(&grant(space, &peer, "", get, 1000, None), &key(9));
     assert!(!access.may_read(&[stranger], &peer, NOW), "its signer owns nothing here");
     let handed_on = verified(&grant(space, &peer, "", get, 1000, Some(&session)), &session.key);
-    assert!(!access.may_read(&[handed_on.clone()], &peer, NOW), "what it rests on is not known");
+    assert!(!access.may_read(std::slice::from_ref(&handed_on), &peer, NOW), "what it rests on is not known");
     assert!(access.may_read(&[session.delegation.clone(), handed_on], &peer, NOW));
 }
 
@@ -112,10 +112,10 @@ fn a_revoked_delegation_lets_nobody_read() {
     let (peer, session) = (did(&key(7)), owner.session(4));
     let claims = grant(&owner.space, &peer, "", "tinycloud.kv/get", 1000, Some(&session));
     let handed_on = verified(&claims, &session.key);
-    assert!(access(&owner, &[&session.delegation], &[]).may_read(&[handed_on.clone()], &peer, NOW));
+    assert!(access(&owner, &[&session.delegation], &[]).may_read(std::slice::from_ref(&handed_on), &peer, NOW));
     for revoked in [&session.delegation, &handed_on] {
         let access = access(&owner, &[&session.delegation], &[revoked]);
-        assert!(!access.may_read(&[handed_on.clone()], &peer, NOW));
+        assert!(!access.may_read(std::slice::from_ref(&handed_on), &peer, NOW));
     }
 }
 

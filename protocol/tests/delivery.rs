@@ -317,10 +317,12 @@ fn values_in_the_room_count_and_give_way_with_their_epochs() {
         arrived(&scene.forged(number as u64, parents, &format!("k{number}"), &values[number]), &[&values[number]], &[])
     };
     let epochs: Vec<_> = (0..100).map(forged).collect();
+    let last = epochs.last().map(|epoch| epoch.checked.epoch().id);
     let mut waiting = 0;
     for epoch in epochs {
         waiting = scene.deliver(vec![epoch]).waiting;
     }
+    assert_eq!(scene.host.core.waiting().last().map(|waiting| waiting.epoch), last, "the oldest gave way");
     assert_eq!(waiting, WAITING_BYTES_MAX / size - 1, "as many as find room with their values");
 }
 

@@ -57,7 +57,7 @@ impl Access {
                 Some(NamedHost { host, delegation: proof.address(), until: proof.expiry(), is_revoked })
             });
             // Of equals the first is kept.
-            by_lasting.reduce(|best, next| if next.is_revoked < best.is_revoked { next } else { best })
+            by_lasting.reduce(|best, next| if best.is_revoked && !next.is_revoked { next } else { best })
         };
         self.hosts.iter().filter_map(named).collect()
     }
