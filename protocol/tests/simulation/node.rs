@@ -430,6 +430,11 @@ fn settings() -> Settings {
 }
 
 impl Hosted {
+    /// Whether a call waits for its answer.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.host.out.is_some() || !self.writes.is_empty()
+    }
+
     /// What is durable.
     pub(crate) fn dag(&self) -> Dag {
         Dag::of(self.host.view.branches().to_vec())
