@@ -543,13 +543,13 @@ impl Cluster {
     pub(crate) fn difference(&self) -> Option<String> {
         for owner in &self.owners {
             let hosts = self.nodes.iter().enumerate().filter(|(_, node)| !self.removed.contains(&node.key));
-            let mut hosts = hosts.filter_map(|(number, node)| Some((number, &node.spaces.get(&owner.space)?.host)));
+            let mut hosts = hosts.filter_map(|(number, node)| Some((number, node.spaces.get(&owner.space)?)));
             let Some((_, first)) = hosts.next() else { continue };
-            let is_busy = |host: &world::Host| host.out.is_some();
-            for (number, host) in hosts {
-                if is_busy(host) || is_busy(first) {
-                    return Some(format!("{} at {number} still commits", owner.space));
+            for (number, hosted) in hosts {
+                if hosted.is_busy() || first.is_busy() {
+                    return Some(format!("{} at 0 or {number} still commits", owner.space));
                 }
+                let (host, first) = (&hosted.host, &first.host);
                 if host.frontier() != first.frontier() {
                     return Some(format!(
                         "{} at 0 and {number}: {:?} and {:?}",

@@ -423,6 +423,11 @@ fn settings() -> Settings {
 }
 
 impl Hosted {
+    /// Whether a call waits for its answer, or an epoch for its time.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.host.out.is_some() || !self.writes.is_empty() || self.host.core.poll_timeout().is_some()
+    }
+
     /// What is durable.
     pub(crate) fn dag(&self) -> Dag {
         Dag::of(self.host.view.branches().to_vec())
