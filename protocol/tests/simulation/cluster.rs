@@ -1,5 +1,7 @@
 //! A run: nodes, their clients, the network between them and its faults, all from one seed.
 
+mod checks;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -10,8 +12,7 @@ use bytes::Bytes;
 use kvspace_protocol::{
     authority::Proof,
     epoch::SignedEpoch,
-    id::{BlobHash, EpochId, HostKey, SpaceId},
-    kv::Version,
+    id::{EpochId, HostKey, SpaceId},
 };
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     dice::Dice,
     liar::Liar,
     node::{About, INTERVAL_MS, Node, Outgoing},
-    oracle::{self, Truth},
+    oracle::Truth,
     world::{self, Owner, START_MS, Session},
 };
 
@@ -539,79 +540,6 @@ impl Cluster {
         }
     }
 
-    /// What keeps the hosts of a space from being equal.
-    pub(crate) fn difference(&self) -> Option<String> {
-        for owner in &self.owners {
-            let hosts = self.nodes.iter().enumerate().filter(|(_, node)| !self.removed.contains(&node.key));
-            let mut hosts = hosts.filter_map(|(number, node)| Some((number, node.spaces.get(&owner.space)?)));
-            let Some((_, first)) = hosts.next() else { continue };
-            for (number, hosted) in hosts {
-                if hosted.is_busy() || first.is_busy() {
-                    return Some(format!("{} at 0 or {number} still commits", owner.space));
-                }
-                let (host, first) = (&hosted.host, &first.host);
-                if host.frontier() != first.frontier() {
-                    return Some(format!(
-                        "{} at 0 and {number}: {:?} and {:?}",
-                        owner.space,
-                        first.frontier(),
-                        host.frontier()
-                    ));
-                }
-            }
-        }
-        None
-    }
-
-    /// What holds after every step: what was acknowledged is there, and the state is what the rules say of the log.
-    fn check(&mut self, number: usize) {
-        let node = &self.nodes[number];
-        for (space, hosted) in &node.spaces {
-            let log = &hosted.host.log;
-            let now = (self.generations[number], log.len());
-            if self.seen.insert((number, space.clone()), now) == Some(now) {
-                continue;
-            }
-            for id in &hosted.acknowledged {
-                let held = kvspace_protocol::space::View::epoch(&hosted.host.view, id).expect("the view reads");
-                assert!(held.is_some(), "an acknowledged write is lost at {number}");
-            }
-            if !self.dice.chance(self.check_percent) || hosted.host.out.is_some() {
-                continue;
-            }
-            let truth = truth(&mut self.truths, space, log);
-            assert_is(&hosted.host, &truth);
-        }
-    }
-
-    /// The same for all hosts, at the end.
-    pub(crate) fn check_all(&mut self) {
-        for node in &self.nodes {
-            for (space, hosted) in node.spaces.iter().filter(|(_, hosted)| hosted.host.out.is_none()) {
-                assert_is(&hosted.host, &truth(&mut self.truths, space, &hosted.host.log));
-            }
-        }
-    }
-
-    /// Nothing is still to be asked for, or waits for an answer. Only the liar may bring up something that nobody has had.
-    pub(crate) fn assert_at_rest(&mut self) {
-        let end_ms = self.now_ms + 20_000;
-        self.run_until(end_ms, |_| false);
-        if self.liar.is_some() {
-            self.run_until(end_ms + BOUND_MS, |cluster| cluster.difference().is_none());
-        }
-        assert_eq!(self.difference(), None, "they part again");
-        if self.liar.is_none() {
-            for node in &self.nodes {
-                let behind: usize = node.replicator.peers().map(|peer| peer.behind + peer.to_push).sum();
-                assert_eq!(behind, 0, "something is still to be done");
-                for hosted in node.spaces.values().filter(|_| !self.removed.contains(&node.key)) {
-                    assert_eq!(hosted.host.core.missing(), [], "something is missing");
-                }
-            }
-        }
-    }
-
     /// A put at each host of each space, so that each has something that only it has.
     pub(crate) fn write_everywhere(&mut self) {
         for number in 0..SPACES {
@@ -626,61 +554,6 @@ impl Cluster {
                 });
             }
         }
-    }
-
-    /// The winners that each host sees.
-    pub(crate) fn winners(&self) -> Vec<BTreeMap<String, (Version, Option<BlobHash>)>> {
-        let space = &self.owners[0].space;
-        let nodes = self.nodes.iter().filter(|node| !self.removed.contains(&node.key));
-        nodes.filter_map(|node| node.spaces.get(space)).map(|hosted| hosted.host.winners()).collect()
-    }
-
-    /// The winners that each host would see if the last write to arrive won.
-    pub(crate) fn winners_by_arrival(&self) -> Vec<BTreeMap<String, Version>> {
-        let space = &self.owners[0].space;
-        let nodes = self.nodes.iter().filter(|node| !self.removed.contains(&node.key));
-        let hosts = nodes.filter_map(|node| node.spaces.get(space)).map(|hosted| &hosted.host);
-        hosts
-            .map(|host| {
-                let arrival: BTreeMap<EpochId, usize> = host.log.iter().map(world::id).zip(0..).collect();
-                let mut winners: BTreeMap<String, (usize, Version)> = BTreeMap::new();
-                for ((key, version), _) in host.operations().into_iter().filter(|(_, void)| !void) {
-                    let at = arrival[&version.epoch];
-                    let winner = winners.entry(key).or_insert((at, version));
-                    *winner = (*winner).max((at, version));
-                }
-                winners.into_iter().map(|(key, (_, version))| (key, version)).collect()
-            })
-            .collect()
-    }
-
-    /// The winners that each host would see if what a revocation takes away was decided when a write arrives.
-    pub(crate) fn winners_judged_at_arrival(&self) -> Vec<BTreeMap<String, Version>> {
-        let space = &self.owners[0].space;
-        let nodes = self.nodes.iter().filter(|node| !self.removed.contains(&node.key));
-        let hosts = nodes.filter_map(|node| node.spaces.get(space)).map(|hosted| &hosted.host);
-        hosts
-            .map(|host| {
-                let mut winners: BTreeMap<String, Version> = BTreeMap::new();
-                let mut counted: BTreeSet<(String, Version)> = BTreeSet::new();
-                for end in 1..=host.log.len() {
-                    let id = world::id(&host.log[end - 1]);
-                    let truth = oracle::truth(space, &host.log[..end]);
-                    counted.extend(
-                        truth
-                            .operations
-                            .into_iter()
-                            .filter(|((_, version), void)| version.epoch == id && !void)
-                            .map(|(operation, _)| operation),
-                    );
-                }
-                for (key, version) in counted {
-                    let winner = winners.entry(key).or_insert(version);
-                    *winner = (*winner).max(version);
-                }
-                winners
-            })
-            .collect()
     }
 }
 
@@ -699,16 +572,4 @@ fn durable_frontier(host: &world::Host) -> Vec<EpochId> {
     heads.sort_unstable();
     heads.truncate(8);
     heads
-}
-
-fn truth(truths: &mut BTreeMap<BTreeSet<EpochId>, Rc<Truth>>, space: &SpaceId, log: &[SignedEpoch]) -> Rc<Truth> {
-    let ids: BTreeSet<EpochId> = log.iter().map(world::id).collect();
-    truths.entry(ids).or_insert_with(|| Rc::new(oracle::truth(space, log))).clone()
-}
-
-fn assert_is(host: &world::Host, truth: &Truth) {
-    let winners: BTreeMap<String, (Version, Option<BlobHash>)> = host.winners();
-    assert_eq!(host.frontier(), truth.heads);
-    assert_eq!(host.operations(), truth.operations);
-    assert_eq!(winners, truth.winners);
 }

@@ -231,6 +231,15 @@ fn pulls_under_way_are_bounded_and_all_peers_and_spaces_have_their_turn() {
 }
 
 #[test]
+fn after_each_page_the_others_have_their_turn() {
+    let mut scene = Scene::new(1);
+    let asked = scene.compare(&[1, 2, 3]);
+    assert_eq!(asked.pulls.iter().map(|(_, pull)| pull.space.clone()).collect::<Vec<_>>(), [space(1), space(2)]);
+    let next = scene.answer(asked.pulls[0].0, page(5, 7));
+    assert_eq!(next.pulls.iter().map(|(_, pull)| pull.space.clone()).collect::<Vec<_>>(), [space(3)]);
+}
+
+#[test]
 fn a_pull_goes_on_page_by_page() {
     let (mut scene, call) = Scene::pulling();
     let (call, ask) = only(&scene.answer(call, page(5, 7)));
@@ -442,8 +451,12 @@ fn a_peer_whose_epochs_are_found_only_by_comparing_is_connected_anew() {
     let mut scene = Scene::new(1);
     let mut renewed_after = vec![];
     for comparison in 0..7 {
-        for (call, _) in scene.compare(&[1]).pulls {
-            renewed_after.extend(scene.answer(call, brings(1)).renewed.iter().map(|_| comparison));
+        // Several spaces that were late are one comparison.
+        let mut pulls = scene.compare(&[1, 2, 3]).pulls;
+        while let Some((call, _)) = pulls.pop() {
+            let asked = scene.answer(call, brings(1));
+            renewed_after.extend(asked.renewed.iter().map(|_| comparison));
+            pulls.extend(asked.pulls);
         }
         scene.wait();
     }
