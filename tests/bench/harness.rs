@@ -205,6 +205,8 @@ impl Node {
         let mut process = Command::new(env!("CARGO_BIN_EXE_kvspace"))
             .args(["serve", "--json", "--http", "127.0.0.1:0", "--operator", "127.0.0.1:0", "--data-dir"])
             .arg(dir)
+            .env("KVSPACE_NETWORK__LISTEN", "")
+            .env("KVSPACE_DISCOVERY__MDNS", "false")
             .envs(options.iter().copied())
             .env("KVSPACE_TOKENS__LIFETIME_MAX_S", "10000000000")
             .stdout(Stdio::piped())
