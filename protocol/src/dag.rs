@@ -28,6 +28,12 @@ impl Vector {
         self.0.get(&place.branch).is_some_and(|n| place.n <= *n)
     }
 
+    /// The greatest `n` of a branch that is in the set.
+    #[must_use]
+    pub fn last(&self, branch: u32) -> Option<u64> {
+        self.0.get(&branch).copied()
+    }
+
     /// Adds the epoch at `place` and what its branch holds before it.
     pub fn reach(&mut self, place: Place) {
         let n = self.0.entry(place.branch).or_insert(place.n);

@@ -58,5 +58,13 @@ pub const COMPARE_BYTES_MAX: usize = 60 * 1024;
 pub const COMPARE_ROUNDS_MAX: usize = 64;
 /// Branches told in one request: about 120 bytes each.
 pub const TIPS_MAX: usize = 8 * 1024;
+/// Heads told in one message; a replica with more tells its branches.
+pub const HEADS_MAX: usize = 256;
+/// Epochs in one message: an epoch has 256 bytes at least.
+pub const MESSAGE_EPOCHS_MAX: usize = 4 * 1024;
+/// Items of DAG-CBOR in one message, at about 40 bytes of memory each: 8,192 branches of 8, or 4,096 epochs with 20 values each.
+pub const MESSAGE_ITEMS_MAX: usize = 128 * 1024;
+/// Delegations in one answer, with all they rest on.
+pub const PROOFS_TOLD_MAX: usize = 1024;
 /// Tokens that a peer shows with a request.
 pub const SHOWN_MAX: usize = PROOFS_MAX + 1;

@@ -11,10 +11,14 @@
 pub mod compare;
 pub mod have;
 pub mod message;
+#[cfg(test)]
+mod play;
 mod replicator;
 mod serve;
 
 pub use have::Have;
-pub use message::{Cursor, Refused, Request, Response, Sent, Verdict};
-pub use replicator::{Ask, Call, Committed, Compared, Known, Output, PeerState, Pull, Pulled, Replicator, Settings};
+pub use message::{BrokenMessage, Cursor, Pushed, Refused, Request, Response, Sent, Verdict};
+pub use replicator::{
+    Ask, Call, Committed, Compared, Known, New, Output, PeerState, Pull, Pulled, Replicator, Settings,
+};
 pub use serve::{Source, serve_get, serve_pull};

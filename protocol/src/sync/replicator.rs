@@ -37,11 +37,18 @@ pub struct Committed {
     /// The space.
     pub space: SpaceId,
     /// Its new epochs, ancestors first.
-    pub epochs: Vec<Arc<Sent>>,
-    /// Hosts that have them already: who made or brought them, and whom those told.
-    pub told: BTreeSet<HostKey>,
+    pub epochs: Vec<New>,
     /// The space's hosts at this moment, without this one.
     pub hosts: Vec<HostKey>,
+}
+
+/// An epoch that is new here.
+#[derive(Debug, Clone)]
+pub struct New {
+    /// The epoch.
+    pub sent: Arc<Sent>,
+    /// Hosts that have it already: who brought it, and whom that one told.
+    pub told: BTreeSet<HostKey>,
 }
 
 /// What to do.
