@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::{
     Error, Grants, OwnerKey, Session, Space, clock,
+    hosts::Preview,
     http::{Call, ClientOptions, Transport},
     token,
 };
@@ -51,6 +52,15 @@ pub struct Delegated {
     pub skipped: Vec<String>,
 }
 
+/// Whether a peer is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocked {
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
+}
+
 impl Client {
     /// A client of the node at this address: `http://HOST:PORT` or `https://HOST`, with a path if the node has one.
     ///
@@ -91,6 +101,27 @@ impl Client {
         self.json(Call::new(Method::GET, "status")).await
     }
 
+    /// The peers of the node, as its operator's interface tells of them (`GET /peers`).
+    ///
+    /// # Errors
+    /// [`Error`] when it does not answer like one.
+    pub async fn peers(&self) -> Result<serde_json::Value, Error> {
+        self.json(Call::new(Method::GET, "peers")).await
+    }
+
+    /// Cuts a peer off, or lets it come back, by the operator's interface (`POST /peers/<did>/block`, `…/unblock`).
+    ///
+    /// # Errors
+    /// [`Error`] when it does not do so.
+    pub async fn set_blocked(&self, peer: &Did, blocked: Blocked) -> Result<(), Error> {
+        let verb = match blocked {
+            Blocked::Yes => "block",
+            Blocked::No => "unblock",
+        };
+        let call = Call::new(Method::POST, format!("peers/{}/{verb}", escaped(peer.as_str())));
+        self.json::<serde_json::Value>(call).await.map(drop)
+    }
+
     /// The DID under which the node would host this space (`GET /peer/generate/<space>`).
     ///
     /// # Errors
@@ -115,6 +146,15 @@ impl Client {
             return Err(Error::NotCreated(space));
         }
         Ok(space)
+    }
+
+    /// Signs the owner's word that `host` hosts a space, which does not end but by a revocation. It counts once a node
+    /// has it: [`Client::delegate`].
+    ///
+    /// # Errors
+    /// [`Error::Token`] when it makes no token, [`Error::Randomness`].
+    pub fn sign_host(owner: &OwnerKey, space: &SpaceId, host: &Did) -> Result<Token, Error> {
+        token::host(owner, space, host, clock::now())
     }
 
     /// Opens a session of the owner in a space, good for `lifetime_ms`, and makes it known to the node.
@@ -169,6 +209,11 @@ impl Client {
     /// [`Error::Refused`] when it is not good; else [`Error`] as of any call.
     pub async fn delegate(&self, token: &Token) -> Result<Delegated, Error> {
         self.json(Call::new(Method::POST, "delegate").authorized(&token.to_header())?).await
+    }
+
+    /// What a revocation would do (`POST /v0/revoke/preview`).
+    pub(crate) async fn preview(&self, token: &Token) -> Result<Preview, Error> {
+        self.json(Call::new(Method::POST, "v0/revoke/preview").authorized(&token.to_header())?).await
     }
 
     /// Gives a revocation to the node (`POST /revoke`).

@@ -42,11 +42,30 @@ pub struct ClientOptions {
     pub idle_timeout_ms: u64,
     /// The largest value that [`crate::Space::get`] takes into memory.
     pub value_bytes_max: u64,
+    /// Whether a host waits with its answer until it has what was written through the same space.
+    pub read_your_writes: ReadYourWrites,
+}
+
+/// Whether reads show the writes that were made through the same [`crate::Space`], whichever host is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadYourWrites {
+    /// A host that lacks one of them waits for it, and then says what it lacks ([`crate::RefusalKind::TooEarly`]).
+    Within {
+        /// How long a host waits, at most a minute.
+        wait_ms: u64,
+    },
+    /// Reads show what the host has.
+    Off,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { connect_timeout_ms: 10_000, idle_timeout_ms: 60_000, value_bytes_max: 64 * 1024 * 1024 }
+        Self {
+            connect_timeout_ms: 10_000,
+            idle_timeout_ms: 60_000,
+            value_bytes_max: 64 * 1024 * 1024,
+            read_your_writes: ReadYourWrites::Within { wait_ms: 5_000 },
+        }
     }
 }
 

@@ -17,7 +17,8 @@
 //!
 //! A key given as text is percent-encoded where a URI path needs it, see [`KeyPath`]. Every wait has a bound
 //! ([`ClientOptions`]); values of any size go through in pieces ([`Space::put_file`], [`Space::get_to`]); what is read is
-//! checked against its hash.
+//! checked against its hash. A space has several hosts: [`Space::at`] goes to another one, which is asked to wait until it
+//! has what was written through this space ([`ReadYourWrites`]).
 #![warn(missing_docs)]
 
 mod body;
@@ -25,22 +26,24 @@ mod client;
 pub mod clock;
 mod error;
 mod grants;
+pub mod hosts;
 mod http;
 mod key_path;
 mod keys;
 mod meta;
 mod random;
 mod refusal;
+mod seen;
 mod session;
 mod space;
 mod token;
 mod value;
 
 pub use body::Progress;
-pub use client::{Client, Delegated, Info};
+pub use client::{Blocked, Client, Delegated, Info};
 pub use error::{Error, Fault};
 pub use grants::{Grants, KvAbility, KvAbilityError};
-pub use http::ClientOptions;
+pub use http::{ClientOptions, ReadYourWrites};
 pub use key_path::{AsKey, KeyPath, KeyPathError};
 pub use keys::{Ed25519Key, EthereumKey, KeyKind, OwnerKey};
 /// Ids and tokens, as the protocol has them.

@@ -15,28 +15,35 @@ use kvspace_protocol::{
 use tokio::io::{AsyncRead, AsyncSeek, AsyncSeekExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::{
-    AsKey, Client, Condition, Error, Head, KeyPath, KvAbility, Meta, Progress, RefusalKind, Session, Value, Written,
-    body, clock,
+    AsKey, Client, Condition, Error, Head, KeyPath, KvAbility, Meta, Progress, ReadYourWrites, RefusalKind, Session,
+    Value, Written, body, clock,
     http::Call,
+    seen::Seen,
     token::{self, Intent},
-    value,
 };
 
+mod ask;
 mod list;
 mod share;
 
 pub use list::{KeyPage, LIST_LIMIT_MAX};
 pub use share::After;
 
+const AFTER: &str = "x-kvspace-after";
+const WAIT_MS: &str = "x-kvspace-wait-ms";
+/// No host waits longer.
+const WAIT_MS_MAX: u64 = 60_000;
+
 /// Keys and values of one space, through one session. Clones share the session and what was seen of the space.
 ///
 /// Every call signs a token of its own, good for a minute. A write signs what it stores (hash, size, headers) and the
-/// last epoch this space was seen at, so that no host can alter the one or pretend not to have known the other.
+/// epochs of the writes before it, so that no host can alter the one or pretend not to have known the other. A read tells
+/// the host of these epochs, which waits until it has them ([`crate::ReadYourWrites`]).
 #[derive(Debug, Clone)]
 pub struct Space {
     client: Client,
     session: Arc<Session>,
-    seen: Arc<Mutex<Option<EpochId>>>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Space {
@@ -56,10 +63,21 @@ impl Space {
         &self.session
     }
 
-    /// The epoch this space was last seen at.
+    /// The same space at another of its hosts, with what was seen of it.
     #[must_use]
-    pub fn seen(&self) -> Option<EpochId> {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn at(&self, host: &Client) -> Self {
+        Self { client: host.clone(), ..self.clone() }
+    }
+
+    /// The epochs of what was written through this space, less those that another of them has in its Past.
+    #[must_use]
+    pub fn seen(&self) -> Vec<EpochId> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).epochs()
+    }
+
+    /// Has reads and writes rest on this epoch too, as if it were that of a write through this space.
+    pub fn see(&self, epoch: EpochId) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).told(epoch);
     }
 
     /// Reads a value into memory, up to [`crate::ClientOptions::value_bytes_max`]. Its hash is checked.
@@ -104,9 +122,8 @@ impl Space {
     /// # Errors
     /// [`RefusalKind::KeyNotFound`] when there is nothing; else [`Error`] as of any call.
     pub async fn head(&self, key: impl AsKey) -> Result<Head, Error> {
-        let call = self.invoke(&self.kv(&key.key_path()?), KvAbility::Head, None)?;
+        let call = self.read(&self.kv(&key.key_path()?), KvAbility::Head)?;
         let response = self.client.transport.send(call).await.map_err(missing_key)?;
-        self.note(response.headers());
         Ok(Head::parse(response.headers(), false))
     }
 
@@ -133,7 +150,7 @@ impl Space {
             call.body = body::whole(value.clone());
             Ok(call)
         };
-        self.write_twice(call).await
+        self.write_twice(&signed, call).await
     }
 
     /// Stores a file of any size. It is read twice: to sign its hash, and to send it.
@@ -179,7 +196,7 @@ impl Space {
         let sent = Arc::new(AtomicU64::new(0));
         call.sent = Arc::clone(&sent);
         call.body = body::upload(reader, size, hash, sent, progress);
-        self.write(call).await
+        self.write(&signed, call).await
     }
 
     /// Deletes a value. Deleting what is deleted already is no error.
@@ -195,25 +212,29 @@ impl Space {
             call.headers.extend(headers.clone());
             Ok(call)
         };
-        self.write_twice(call).await.map_err(missing_key)
+        self.write_twice(&signed, call).await.map_err(missing_key)
     }
 
     async fn open(&self, key: &KeyPath) -> Result<(Head, Incoming), Error> {
-        let call = self.invoke(&self.kv(key), KvAbility::Get, None)?;
+        let call = self.read(&self.kv(key), KvAbility::Get)?;
         let (parts, body) = self.client.transport.send(call).await.map_err(missing_key)?.into_parts();
-        self.note(&parts.headers);
         Ok((Head::parse(&parts.headers, true), body))
     }
 
-    async fn write(&self, call: Call) -> Result<Written, Error> {
+    async fn write(&self, token: &Token, call: Call) -> Result<Written, Error> {
         let response = self.client.transport.send(call).await?;
-        self.note(response.headers());
-        Ok(Written::parse(response.headers()))
+        let written = Written::parse(response.headers());
+        if let Some(epoch) = written.frontier {
+            let after = token.after(self.id()).unwrap_or_default();
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.written(self.client.node(), written.seq().unwrap_or_default(), epoch, after);
+        }
+        Ok(written)
     }
 
-    async fn write_twice(&self, call: impl Fn() -> Result<Call, Error>) -> Result<Written, Error> {
-        match self.write(call()?).await {
-            Err(Error::Interrupted(_)) => self.write(call()?).await,
+    async fn write_twice(&self, token: &Token, call: impl Fn() -> Result<Call, Error>) -> Result<Written, Error> {
+        match self.write(token, call()?).await {
+            Err(Error::Interrupted(_)) => self.write(token, call()?).await,
             result => result,
         }
     }
@@ -222,8 +243,24 @@ impl Space {
         Resource::in_space(self.id(), "kv", Some(key.as_str()))
     }
 
-    fn invoke(&self, resource: &Resource, ability: KvAbility, content: Option<Content>) -> Result<Call, Error> {
-        invocation(&self.token(resource, ability, content)?)
+    /// A read, which waits for what was written before.
+    fn read(&self, resource: &Resource, ability: KvAbility) -> Result<Call, Error> {
+        let mut call = invocation(&self.token(resource, ability, None)?)?;
+        self.await_seen(&mut call);
+        Ok(call)
+    }
+
+    /// Has the host wait until it has what was seen.
+    fn await_seen(&self, call: &mut Call) {
+        let seen = self.seen();
+        let ReadYourWrites::Within { wait_ms } = self.client.transport.options.read_your_writes else { return };
+        if seen.is_empty() {
+            return;
+        }
+        let epochs: Vec<_> = seen.iter().map(ToString::to_string).collect();
+        let epochs = HeaderValue::try_from(epochs.join(",")).expect("ids are plain ASCII");
+        call.headers.insert(AFTER, epochs);
+        call.headers.insert(WAIT_MS, wait_ms.min(WAIT_MS_MAX).into());
     }
 
     fn token(&self, resource: &Resource, ability: KvAbility, content: Option<Content>) -> Result<Token, Error> {
@@ -245,16 +282,9 @@ impl Space {
             return Err(Error::Session(format!("does not reach {ability} on {resource}")));
         }
         let is_write = ability == Ability::PUT || ability == Ability::DEL;
-        let after = if is_write { self.seen().into_iter().collect() } else { Vec::new() };
+        let after = if is_write { self.seen() } else { Vec::new() };
         let intent = Intent { resource: resource.clone(), ability, content, after };
         token::invocation(self.session.key(), self.id(), intent, &[self.session.delegation()], now)
-    }
-
-    /// Remembers the epoch that an answer was given at.
-    fn note(&self, headers: &HeaderMap) {
-        if let Some(epoch) = value::frontier(headers) {
-            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(epoch);
-        }
     }
 }
 

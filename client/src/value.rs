@@ -33,8 +33,6 @@ pub struct Head {
     pub meta: Meta,
     /// The version of the entry, as the node spells it.
     pub version: Option<String>,
-    /// The epoch this was read at.
-    pub frontier: Option<EpochId>,
     /// Who answers for it.
     pub integrity: Option<Integrity>,
 }
@@ -55,7 +53,7 @@ pub struct Written {
     pub etag: Option<String>,
     /// The version of the entry.
     pub version: Option<String>,
-    /// The epoch that holds it.
+    /// The epoch that holds it: what a read at another host waits for ([`crate::Space::see`]).
     pub frontier: Option<EpochId>,
 }
 
@@ -79,7 +77,6 @@ impl Head {
             size: text(headers, SIZE).or(length).and_then(|size| size.parse().ok()),
             meta: Meta::from_headers(headers),
             version: text(headers, VERSION).map(str::to_owned),
-            frontier: frontier(headers),
             integrity: text(headers, INTEGRITY).and_then(Integrity::parse),
         }
     }
@@ -106,6 +103,11 @@ impl Written {
             frontier: frontier(headers),
         }
     }
+
+    /// The clock in the version, which reads `<seq>.<number>.<epoch>`.
+    pub(crate) fn seq(&self) -> Option<u64> {
+        self.version.as_deref()?.split('.').next()?.parse().ok()
+    }
 }
 
 impl Integrity {
@@ -128,7 +130,7 @@ impl fmt::Display for Integrity {
 }
 
 /// The frontier token of an answer.
-pub(crate) fn frontier(headers: &HeaderMap) -> Option<EpochId> {
+fn frontier(headers: &HeaderMap) -> Option<EpochId> {
     text(headers, FRONTIER)?.parse().ok()
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 mod admit;
 mod error;
 mod load;
+mod multiaddr;
 mod validate;
 
 pub use admit::Admit;
@@ -84,15 +85,17 @@ pub struct Operator {
 }
 
 /// `[network]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
     pub listen: Vec<String>,
     pub peers: Vec<String>,
+    pub compare_interval_s: u64,
+    pub pending_wait_ms: u64,
 }
 
 /// `[discovery]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Discovery {
     pub mdns: bool,
@@ -195,6 +198,23 @@ impl Default for Http {
 impl Default for Operator {
     fn default() -> Self {
         Self { listen: loopback(8421) }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            listen: vec!["/ip4/127.0.0.1/tcp/8422".into(), "/ip4/127.0.0.1/udp/8422/quic-v1".into()],
+            peers: Vec::new(),
+            compare_interval_s: 30,
+            pending_wait_ms: 5_000,
+        }
+    }
+}
+
+impl Default for Discovery {
+    fn default() -> Self {
+        Self { mdns: true }
     }
 }
 

@@ -203,6 +203,7 @@ mod tests {
             ("KVSPACE_HTTP__BODY_BYTES_MAX", "1_000"),
             ("KVSPACE_NETWORK__LISTEN", "/ip4/127.0.0.1/tcp/1, /ip4/127.0.0.1/tcp/2"),
             ("KVSPACE_NETWORK__PEERS", "[\"/dns/a/tcp/1\"]"),
+            ("KVSPACE_DISCOVERY__MDNS", "false"),
             ("KVSPACE_SPACES__ADMIT", "did:key:z6MkA,did:key:z6MkB"),
             ("KVSPACE_LOG__FORMAT", "json"),
             ("KVSPACE_KEY", "another tool's"),
@@ -213,6 +214,9 @@ mod tests {
         assert_eq!(config.http.body_bytes_max, 1_000);
         assert_eq!(config.network.listen, ["/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2"]);
         assert_eq!(config.network.peers, ["/dns/a/tcp/1"]);
+        assert!(!config.discovery.mdns);
+        let none = with_environment(&[("KVSPACE_NETWORK__LISTEN", "")]).expect("a configuration");
+        assert!(none.network.listen.is_empty(), "no address at all");
         assert!(matches!(config.spaces.admit, Admit::Owners(owners) if owners.len() == 2));
         assert_eq!(config.log.format, LogFormat::Json);
     }
@@ -240,6 +244,11 @@ mod tests {
             ("[storage]\nsegment_bytes = 4096\n", "storage.segment_bytes"),
             ("[memory]\nbody_bytes_max = 1\n", "memory.body_bytes_max"),
             ("[log]\nformat = \"xml\"\n", "log.format"),
+            ("[network]\nlisten = [\"127.0.0.1:1\"]\n", "network.listen"),
+            ("[network]\npeers = [\"/ip4/127.0.0.1\"]\n", "network.peers"),
+            ("[network]\nlisten = []\npeers = [\"/ip4/127.0.0.1/tcp/1\"]\n", "network.peers"),
+            ("[network]\ncompare_interval_s = 0\n", "network.compare_interval_s"),
+            ("[network]\npending_wait_ms = 0\n", "network.pending_wait_ms"),
         ] {
             let error = with_file(text).expect_err(text).to_string();
             assert!(error.contains(&format!("`{key}`")), "{error}");

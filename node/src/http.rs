@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use warp::{Filter, Rejection, filters::BoxedFilter, http::Method, reply::Response};
 
 mod auth;
+mod barrier;
 mod body;
 pub(crate) mod cors;
 mod error;

@@ -32,6 +32,7 @@ use crate::{
     telemetry,
 };
 
+mod network;
 pub(crate) mod node_key;
 
 use self::node_key::KeyError;
@@ -66,15 +67,12 @@ pub(crate) fn serve(args: ServeArgs) -> Result<ExitCode, Box<dyn Error + Send + 
 }
 
 async fn run(config: Config, json: bool) -> Result<(), ServeError> {
-    if !config.network.listen.is_empty() || !config.network.peers.is_empty() {
-        tracing::warn!("--listen and --peer (network.listen, network.peers) are unused: there is no network yet");
-    }
     let mut signals = Signals::watch()?;
     let key = node_key::load_or_create(&config.node.key_file)?;
     let http = bind(config.http.listen, "http.listen").await?;
     let operator = bind(config.operator.listen, "operator.listen").await?;
-    let addresses = Addresses { http: address(&http)?, operator: address(&operator)? };
     let node = Box::pin(Node::start(options(&config, key))).await?;
+    let addresses = Addresses { http: address(&http)?, operator: address(&operator)?, p2p: node.p2p_addresses() };
     let closing = CancellationToken::new();
     let serving = tokio::spawn(listen(node.clone(), config.clone(), http, operator, closing.clone()));
     addresses.announce(node.did().as_str(), &config, json).map_err(ServeError::Output)?;
@@ -115,8 +113,8 @@ fn options(config: &Config, key: [u8; 32]) -> Options {
         reserve_free_bytes: config.storage.reserve_free_bytes,
         retention: Duration::from_secs(config.retention.superseded_s),
         collect_interval: Duration::from_secs(config.retention.interval_s),
-        network: None,
-        pending_wait: Duration::from_secs(5),
+        network: network::options(&config.network, &config.discovery),
+        pending_wait: Duration::from_millis(config.network.pending_wait_ms),
     }
 }
 
@@ -158,6 +156,8 @@ async fn listen(node: Node, config: Config, http: TcpListener, operator: TcpList
 struct Addresses {
     http: SocketAddr,
     operator: SocketAddr,
+    /// Multiaddresses for other nodes; none without a network.
+    p2p: Vec<String>,
 }
 
 impl Addresses {
@@ -171,19 +171,20 @@ impl Addresses {
     /// The line that programs read.
     fn line(&self, did: &str) -> String {
         let (http, operator) = (url(self.http), url(self.operator));
-        json!({ "did": did, "http": http, "operator": operator, "p2p": [] }).to_string()
+        json!({ "did": did, "http": http, "operator": operator, "p2p": self.p2p }).to_string()
     }
 
     fn greeting(&self, did: &str, config: &Config) -> String {
         let (http, operator) = (url(self.http), url(self.operator));
         let data = config.node.data_dir.display();
+        let p2p: String = self.p2p.iter().map(|address| format!("\n  nodes     {address}")).collect();
         let flag = if self.http == Config::default().http.listen { String::new() } else { format!(" --node {http}") };
         format!(
             "kvspace is running
 
   node      {did}
   clients   {http}
-  operator  {operator}
+  operator  {operator}{p2p}
   data      {data}
 
 Try, in another terminal:
@@ -227,14 +228,15 @@ mod tests {
     #[test]
     fn the_line_for_machines_has_its_four_members() {
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let line = Addresses { http: address(1), operator: address(2) }.line("did:key:z6Mk");
+        let p2p = vec!["/ip4/127.0.0.1/tcp/3/p2p/12D3".to_owned()];
+        let line = Addresses { http: address(1), operator: address(2), p2p: p2p.clone() }.line("did:key:z6Mk");
         let document: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(document["did"], "did:key:z6Mk");
         assert_eq!(
             (&document["http"], &document["operator"]),
             (&json!("http://127.0.0.1:1"), &json!("http://127.0.0.1:2"))
         );
-        assert_eq!(document["p2p"], json!([]));
+        assert_eq!(document["p2p"], json!(p2p));
         assert!(!line.contains('\n'));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kvspace_protocol::{
     authority::Proof,
-    id::{BlobHash, Did, EpochId, Key, Millis, SpaceId},
+    id::{Address, BlobHash, Did, EpochId, Key, Millis, SpaceId},
     kv::{Integrity, Version},
 };
 
@@ -15,7 +15,9 @@ use super::{Node, NodeError};
 pub struct Replica {
     /// The host.
     pub host: Did,
-    /// The delegation that names it, which ends then; `None` for the owner's own key.
+    /// The delegation that names it, of several the one that lasts longest; `None` for the owner's own key.
+    pub delegation: Option<Address>,
+    /// When that ends; `None`: it does not.
     pub until: Option<Millis>,
     /// Whether the owner has taken it away.
     pub is_revoked: bool,

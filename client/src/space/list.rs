@@ -34,14 +34,13 @@ impl Space {
     /// [`Error`] as of any call.
     pub async fn list(&self, prefix: Option<&KeyPath>, limit: u16, cursor: Option<&str>) -> Result<KeyPage, Error> {
         let resource = Resource::in_space(self.id(), "kv", Some(prefix.map_or("", KeyPath::as_str)));
-        let mut call = self.invoke(&resource, KvAbility::List, None)?;
+        let mut call = self.read(&resource, KvAbility::List)?;
         call.headers.insert(LIMIT, HeaderValue::from(limit.clamp(1, LIST_LIMIT_MAX)));
         if let Some(cursor) = cursor {
             let cursor = HeaderValue::from_str(cursor).map_err(|_| crate::MetaError::Value(CURSOR.into()))?;
             call.headers.insert(CURSOR, cursor);
         }
         let (headers, body) = self.client.transport.send_and_read(call, PAGE_BYTES_MAX).await?;
-        self.note(&headers);
         let paths: Vec<String> = serde_json::from_slice(&body).map_err(|error| Error::Answer(error.to_string()))?;
         let truncated = value::text(&headers, TRUNCATED).is_none_or(|truncated| truncated == "true");
         Ok(KeyPage {

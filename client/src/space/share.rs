@@ -1,20 +1,22 @@
 //! Letting others in, and out again.
 
+use super::Space;
+use crate::{
+    Error, Grants, KeyPath, KvAbility, OwnerKey, clock,
+    hosts::Preview,
+    token::{self, Ending, Window},
+};
 use kvspace_protocol::{
     capability::{Ability, Resource, Token},
     id::{Address, Did, EpochId, Millis},
 };
-use serde::Deserialize;
 
-use super::Space;
-use crate::{
-    Error, Grants, KeyPath, KvAbility, OwnerKey,
-    client::escaped,
-    clock,
-    grants::SPACE_INFO,
-    http::Call,
-    token::{self, Ending, Window},
-};
+/// Who signs a revocation.
+#[derive(Clone, Copy)]
+enum Revoker<'a> {
+    Session,
+    Owner(&'a OwnerKey),
+}
 
 /// What of a revoked delegation's work stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,17 +87,13 @@ impl Space {
     }
 
     /// Revokes a delegation and all that rests on it: one that this session made, or, where the session holds the right
-    /// to revoke, any of the space.
+    /// to revoke, any of the space. What was written under it stays as far as `after` says.
     ///
     /// # Errors
     /// [`Error`] as of any call.
     pub async fn revoke(&self, target: &Address, after: After) -> Result<(), Error> {
         let after = self.resolve(after).await?;
-        let own = self.session.delegation();
-        let holds = self.session.allows(&Resource::in_space(self.id(), "delegation", None), Ability::REVOKE);
-        let proofs: &[&Token] = if holds { &[own] } else { &[] };
-        let ending = Ending { space: self.id(), target, after: &after };
-        self.client.revoke(&token::revocation_by_key(self.session.key(), &ending, proofs, clock::now())?).await
+        self.client.revoke(&self.revocation(Revoker::Session, target, &after)?).await
     }
 
     /// Revokes a delegation of the space with the owner's own signature, which no session's end can touch.
@@ -104,38 +102,41 @@ impl Space {
     /// [`Error`] as of any call.
     pub async fn revoke_as_owner(&self, owner: &OwnerKey, target: &Address, after: After) -> Result<(), Error> {
         let after = self.resolve(after).await?;
-        let ending = Ending { space: self.id(), target, after: &after };
-        self.client.revoke(&token::revocation_by_owner(owner, &ending, clock::now())?).await
+        self.client.revoke(&self.revocation(Revoker::Owner(owner), target, &after)?).await
     }
 
-    /// The heads of the space's log at this node (`GET /v0/frontier`). Whoever may do anything in the space may ask.
+    /// The writes that [`Space::revoke`] would take the effect from, as far as the node knows them. Nothing is changed.
     ///
     /// # Errors
-    /// [`Error`] as of any call.
-    pub async fn frontier(&self) -> Result<Vec<EpochId>, Error> {
-        #[derive(Deserialize)]
-        struct Frontier {
-            frontier: Vec<EpochId>,
-        }
-        let (resource, ability) = self.any_right();
-        let token = self.sign(&resource, ability, None, clock::now())?;
-        let path = format!("v0/frontier?space={}", escaped(self.id().as_str()));
-        let call = Call::new(http::Method::GET, path).authorized(&token.to_header())?;
-        let answer: Frontier = self.client.json(call).await?;
-        Ok(answer.frontier)
+    /// [`Error`] as of revoking.
+    pub async fn preview_revocation(&self, target: &Address, after: &[EpochId]) -> Result<Preview, Error> {
+        self.client.preview(&self.revocation(Revoker::Session, target, after)?).await
     }
 
-    /// Something that this session may do: to ask for the space's state, or else what it may do with values.
-    fn any_right(&self) -> (Resource, &'static str) {
-        let info = Resource::in_space(self.id(), "space", None);
-        let held = self.session.delegation().capabilities().iter();
-        let inside =
-            held.filter(|held| !self.session.allows(&info, SPACE_INFO) && held.resource.space() == Some(self.id()));
-        let mut values = inside.filter_map(|held| {
-            let ability = KvAbility::ALL.into_iter().find(|ability| ability.as_str() == held.ability.canonical())?;
-            Some((held.resource.clone(), ability.as_str()))
-        });
-        values.next().unwrap_or((info, SPACE_INFO))
+    /// The same for [`Space::revoke_as_owner`].
+    ///
+    /// # Errors
+    /// [`Error`] as of revoking.
+    pub async fn preview_revocation_as_owner(
+        &self,
+        owner: &OwnerKey,
+        target: &Address,
+        after: &[EpochId],
+    ) -> Result<Preview, Error> {
+        self.client.preview(&self.revocation(Revoker::Owner(owner), target, after)?).await
+    }
+
+    fn revocation(&self, revoker: Revoker<'_>, target: &Address, after: &[EpochId]) -> Result<Token, Error> {
+        let ending = Ending { space: self.id(), target, after };
+        match revoker {
+            Revoker::Owner(owner) => token::revocation_by_owner(owner, &ending, clock::now()),
+            Revoker::Session => {
+                let own = self.session.delegation();
+                let holds = self.session.allows(&Resource::in_space(self.id(), "delegation", None), Ability::REVOKE);
+                let proofs: &[&Token] = if holds { &[own] } else { &[] };
+                token::revocation_by_key(self.session.key(), &ending, proofs, clock::now())
+            }
+        }
     }
 
     async fn resolve(&self, after: After) -> Result<Vec<EpochId>, Error> {

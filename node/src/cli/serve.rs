@@ -27,10 +27,10 @@ pub(crate) struct ServeArgs {
     /// Address for the operator; port 0 takes a free one [default: 127.0.0.1:8421]
     #[arg(long, value_name = "ADDR:PORT")]
     operator: Option<SocketAddr>,
-    /// Address for other nodes; may be given again. Unused until nodes speak to each other
+    /// Address for other nodes, like /ip4/0.0.0.0/tcp/8422; may be given again [default: 127.0.0.1, tcp and udp 8422]
     #[arg(long, value_name = "MULTIADDR")]
     listen: Vec<String>,
-    /// Another node to stay connected to; may be given again. Unused until nodes speak to each other
+    /// Another node to stay connected to, like /dns/kv.example.org/tcp/8422; may be given again
     #[arg(long, value_name = "MULTIADDR")]
     peer: Vec<String>,
     #[arg(skip)]
@@ -91,11 +91,13 @@ mod tests {
 
     #[test]
     fn flags_become_options() {
-        let line = ["serve", "--data-dir", "/d", "--http", "127.0.0.1:0", "--listen", "/a", "--listen", "/b"];
+        const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+        const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+        let line = ["serve", "--data-dir", "/d", "--http", "127.0.0.1:0", "--listen", TCP, "--listen", QUIC];
         let args = Alone::parse_from(line).args;
         let config = kvspace_config::load(Sources { flags: args.flags(), ..Sources::default() }).expect("options");
         assert_eq!(config.node.key_file, PathBuf::from("/d/node.key"));
         assert_eq!((config.http.listen.port(), config.operator.listen.port()), (0, 8421));
-        assert_eq!(config.network.listen, ["/a", "/b"]);
+        assert_eq!(config.network.listen, [TCP, QUIC]);
     }
 }

@@ -12,6 +12,10 @@ use warp::http::{
 const EXPOSED: &str = "*, Authorization, ETag, Retry-After, x-tinycloud-truncated, x-tinycloud-next-cursor, \
                        x-kvspace-error, x-kvspace-version, x-kvspace-frontier, x-kvspace-integrity, x-kvspace-size";
 
+/// What scripts may send, with the names that `*` leaves out where there are credentials.
+const ALLOWED: &str = "*, Authorization, Content-Type, If-Match, If-None-Match, x-tinycloud-limit, x-tinycloud-cursor, \
+                       x-kvspace-after, x-kvspace-wait-ms";
+
 /// Whether browsers of other origins are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cors {
@@ -30,7 +34,7 @@ impl Cors {
         for (name, value) in [
             (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
             (ACCESS_CONTROL_ALLOW_METHODS, "POST, PUT, GET, OPTIONS, DELETE"),
-            (ACCESS_CONTROL_ALLOW_HEADERS, "*, Authorization"),
+            (ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED),
             (ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED),
             (ACCESS_CONTROL_ALLOW_CREDENTIALS, "true"),
         ] {
@@ -56,6 +60,13 @@ mod tests {
             headers::X_TINYCLOUD_NEXT_CURSOR,
         ] {
             assert!(EXPOSED.split(", ").any(|exposed| exposed == name.as_str()), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_header_of_ours_may_be_sent_by_scripts() {
+        for name in [headers::X_KVSPACE_AFTER, headers::X_KVSPACE_WAIT_MS, headers::X_TINYCLOUD_LIMIT] {
+            assert!(ALLOWED.split(", ").any(|allowed| allowed == name.as_str()), "{name}");
         }
     }
 

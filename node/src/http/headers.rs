@@ -18,6 +18,8 @@ use super::error::HttpError;
 pub(crate) const X_KVSPACE_ERROR: HeaderName = HeaderName::from_static("x-kvspace-error");
 pub(crate) const X_KVSPACE_VERSION: HeaderName = HeaderName::from_static("x-kvspace-version");
 pub(crate) const X_KVSPACE_FRONTIER: HeaderName = HeaderName::from_static("x-kvspace-frontier");
+pub(crate) const X_KVSPACE_AFTER: HeaderName = HeaderName::from_static("x-kvspace-after");
+pub(crate) const X_KVSPACE_WAIT_MS: HeaderName = HeaderName::from_static("x-kvspace-wait-ms");
 pub(crate) const X_KVSPACE_INTEGRITY: HeaderName = HeaderName::from_static("x-kvspace-integrity");
 pub(crate) const X_KVSPACE_SIZE: HeaderName = HeaderName::from_static("x-kvspace-size");
 pub(crate) const X_TINYCLOUD_LIMIT: HeaderName = HeaderName::from_static("x-tinycloud-limit");
@@ -66,7 +68,8 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a He
     Ok(first)
 }
 
-fn single_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, HttpError> {
+/// The text of a header that may stand there once.
+pub(crate) fn single_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, HttpError> {
     let text = |value: &'a HeaderValue| {
         let words = format!("the header {name} is not plain ASCII text");
         value.to_str().map_err(|_| HttpError::bad_request("header_malformed", words))

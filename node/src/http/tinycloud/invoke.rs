@@ -19,6 +19,7 @@ use warp::{http::HeaderMap, reply::Response};
 use super::{list, read, write};
 use crate::http::{
     Context, auth,
+    barrier::Barrier,
     body::RequestBody,
     empty,
     error::{Call, HttpError},
@@ -57,6 +58,14 @@ pub(super) async fn invoke(context: &Context, headers: &HeaderMap, body: Request
         return Ok(empty());
     };
     headers::no_expected_version(headers)?;
+    let authorized = match Barrier::read(headers)? {
+        None => authorized,
+        Some(barrier) => {
+            barrier.pass(&context.node, space).await?;
+            // What came meanwhile may have taken the right away.
+            authorize(context, &token, now).await?.ok_or_else(HttpError::elsewhere)?
+        }
+    };
     let invocation = Invocation { context, headers, token: &token, space, authorized };
     match effect {
         Effect::Get(key) => read::get(invocation, &key).await,
