@@ -68,3 +68,10 @@ pub const MESSAGE_ITEMS_MAX: usize = 128 * 1024;
 pub const PROOFS_TOLD_MAX: usize = 1024;
 /// Tokens that a peer shows with a request.
 pub const SHOWN_MAX: usize = PROOFS_MAX + 1;
+
+/// The largest value that is fetched: 256 TiB, so that sums of sizes never overflow.
+pub const BLOB_BYTES_MAX: u64 = 1 << 48;
+/// Bytes of a value asked for in one request.
+pub const BLOB_RANGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// One request for a range of a value: the range, and what is shown.
+pub const BLOB_REQUEST_BYTES_MAX: usize = 1024 * 1024;

@@ -8,6 +8,7 @@
 //! [`Replicator`] says when to ask whom for what; it holds no epochs and reads nothing. Whoever drives it makes the requests
 //! from a [`Source`], sends them, hands what comes back to the [`Space`](crate::space::Space) and tells it the outcome.
 
+pub mod blob;
 pub mod compare;
 pub mod have;
 pub mod message;
