@@ -66,7 +66,7 @@ fn a_host_that_runs_twice_loses_nothing() {
     cluster.converge();
     cluster.hosts[2].stop();
     // The same key and the same data elsewhere.
-    let place = Place { key: cluster.places[2].key.clone(), ..Place::new() };
+    let place = Place::of(cluster.places[2].key.clone());
     let mut twin = place.setup(&[&cluster.places[0], &cluster.places[1]]).rest();
     copy(&cluster.hosts[2].data_dir(), &twin.data_dir());
     cluster.hosts[2].start();

@@ -13,7 +13,8 @@ use crate::harness::{
 
 /// The bytes of all large values of a node, whole or on their way.
 fn fetched(node: &Node) -> u64 {
-    let sizes = files(&node.data_dir().join("blobs")).into_iter().filter_map(|file| Some(fs::metadata(file).ok()?.len()));
+    let sizes =
+        files(&node.data_dir().join("blobs")).into_iter().filter_map(|file| Some(fs::metadata(file).ok()?.len()));
     sizes.sum()
 }
 

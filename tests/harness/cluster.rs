@@ -27,12 +27,17 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Loopback is sixteen million addresses: no two nodes share one, so that a node that is started again finds its port free.
     pub(crate) fn new() -> Self {
+        Self::of(new_key())
+    }
+
+    /// The same for a node with this key. Loopback is sixteen million addresses: no two nodes share one, so that a node
+    /// that is started again finds its port free.
+    pub(crate) fn of(key: SigningKey) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let ip = format!("127.{}.{}.{}", 1 + process % 250, 1 + number / 250, 1 + number % 250);
-        Self { key: new_key(), address: format!("/ip4/{ip}/tcp/{}", 10_000 + process % 20_000) }
+        Self { key, address: format!("/ip4/{ip}/tcp/{}", 10_000 + process % 20_000) }
     }
 
     pub(crate) fn did(&self) -> Did {
@@ -223,7 +228,7 @@ pub(crate) fn peer(node: &Node, did: &Did) -> Option<Value> {
 }
 
 pub(crate) fn is_connected(node: &Node, did: &Did) -> bool {
-    peer(node, did).is_some_and(|peer| !matches!(peer["connected"], Value::Null | Value::Bool(false)))
+    peer(node, did).is_some_and(|peer| peer["connected_ms"].is_i64())
 }
 
 /// Cuts a peer off.
