@@ -4,6 +4,9 @@
 //! anyone hears of it. Who may still need a file is known by its **leases** here and by the references of the index;
 //! making and removing a file of one hash exclude each other.
 //!
+//! A value that comes from peers is collected in a partial file instead, group by group, and goes on where it was after a
+//! restart.
+//!
 //! The rule for an upload: commit the entry, let readers see it, then [`Staged::keep`]; keep also after
 //! [`AppendError::Failed`](crate::log::AppendError::Failed), because the epoch may turn up after a restart. The next
 //! [`Blobs::sweep`] then decides.
@@ -20,11 +23,16 @@ use kvspace_protocol::id::BlobHash;
 use crate::disk::{Disk, OsDisk};
 
 mod disk;
+mod groups;
+mod partial;
 mod staging;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use groups::Groups;
+pub(crate) use partial::Partial;
 pub use staging::Upload;
+pub(crate) use staging::blocking;
 
 /// The values that have a file in this folder of blobs, ascending.
 ///
@@ -78,6 +86,7 @@ pub struct Blobs {
 struct Shared {
     dir: PathBuf,
     staging: PathBuf,
+    partial: PathBuf,
     reserve_bytes: u64,
     disk: Arc<dyn Disk>,
     /// By the first byte of the hash. Holding one is the right to make and remove the files of its folder.
@@ -117,10 +126,11 @@ impl Blobs {
     pub fn open_with(dir: &Path, options: BlobOptions) -> io::Result<Self> {
         let BlobOptions { reserve_bytes, disk } = options;
         let staging = dir.join("staging");
-        disk::prepare(disk.as_ref(), dir, &staging)?;
+        let partial = dir.join("partial");
+        disk::prepare(disk.as_ref(), dir, &staging, &partial)?;
         let leases = (0..=u8::MAX).map(|_| Mutex::default()).collect();
         let dir = dir.to_owned();
-        Ok(Self { shared: Arc::new(Shared { dir, staging, reserve_bytes, disk, leases, next: 0.into() }) })
+        Ok(Self { shared: Arc::new(Shared { dir, staging, partial, reserve_bytes, disk, leases, next: 0.into() }) })
     }
 
     /// Begins an upload.
@@ -129,7 +139,7 @@ impl Blobs {
     /// [`is_full`](crate::disk::is_full) tells whether there is no room.
     pub async fn upload(&self) -> io::Result<Upload> {
         let shared = Arc::clone(&self.shared);
-        staging::blocking(move || Upload::begin(shared)).await
+        blocking(move || Upload::begin(shared)).await
     }
 
     /// Whether the file of this hash is here.
@@ -145,7 +155,7 @@ impl Blobs {
     /// As the file system reports them.
     pub async fn open_blob(&self, hash: &BlobHash) -> io::Result<Option<(fs::File, u64)>> {
         let path = self.shared.path(hash);
-        staging::blocking(move || match fs::File::open(path) {
+        blocking(move || match fs::File::open(path) {
             Ok(file) => {
                 let size = file.metadata()?.len();
                 Ok(Some((file, size)))
@@ -189,8 +199,8 @@ impl Blobs {
         }
     }
 
-    /// Removes every file that has no lease and that `keep` does not name, and says how many. For the start, when the
-    /// index is complete and before uploads are taken. Blocks.
+    /// Removes every file, and every partial file, that has no lease and that `keep` does not name, and says how many files.
+    /// For the start, when the index is complete and before uploads are taken. Blocks.
     ///
     /// # Errors
     /// As the file system reports them, at the first file that cannot be removed.
@@ -199,6 +209,7 @@ impl Blobs {
         for hash in disk::hashes(self.shared.disk.as_ref(), &self.shared.dir)? {
             removed += usize::from(self.remove(&hash, || !keep(&hash))?);
         }
+        self.sweep_partial(keep)?;
         Ok(removed)
     }
 }

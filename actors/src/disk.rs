@@ -13,7 +13,7 @@ pub(crate) mod fake;
 mod folder;
 
 pub use collecting::CollectLock;
-pub use folder::{DataDir, OpenError, create_durable, require_format};
+pub use folder::{DataDir, OpenError, create_durable, mark_restored, require_format};
 
 /// The operations on names that change what is on disk. A name is durable after [`Disk::sync_dir`] of its folder.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {

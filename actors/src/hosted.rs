@@ -1,30 +1,57 @@
 //! One hosted space as everybody sees it: its index, its published authority, and the way to its actor. In memory while
 //! it is in use.
 
-use std::sync::{
-    Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use actix::Addr;
 use kvspace_protocol::{
     authority::{Access, AccessChange},
-    id::{EpochId, SpaceId},
-    space::{Space, View},
+    dag::Dag,
+    id::{EpochId, HostKey, Millis, SpaceId},
+    space::{Change, Space, View},
 };
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::{
+    sync::{Mutex as AsyncMutex, Semaphore, watch},
+    time::Instant,
+};
 
-use crate::{index::SpaceIndex, space::SpaceActor};
+use crate::{
+    index::{IndexError, SpaceIndex},
+    serve::SpaceSource,
+    space::SpaceActor,
+};
 
 /// Calls that one space takes before others wait.
 const CALLS_MAX: usize = 1024;
+
+/// Refused epochs that one space remembers.
+const REFUSED_MAX: usize = 64;
+
+/// An epoch that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RefusedEpoch {
+    pub(crate) epoch: EpochId,
+    /// Who brought it, if it was judged while it was being brought.
+    pub(crate) from: Option<HostKey>,
+    pub(crate) at: Millis,
+    pub(crate) reason: String,
+}
 
 /// A space on this node. What is read here is durable.
 pub(crate) struct Hosted {
     pub(crate) id: SpaceId,
     pub(crate) index: SpaceIndex,
     access: RwLock<Access>,
-    frontier: RwLock<Vec<EpochId>>,
+    /// Whoever serves from it holds a clone of the `Arc`; a commit meanwhile copies it once.
+    dag: RwLock<Arc<Dag>>,
+    /// Counts commits that the index shows.
+    commits: watch::Sender<u64>,
     /// Places for calls under way.
     pub(crate) places: Arc<Semaphore>,
     /// The running actor. Whoever starts one holds the lock, so there is one writer.
@@ -33,6 +60,8 @@ pub(crate) struct Hosted {
     pub(crate) committing: Arc<AsyncMutex<()>>,
     /// The core as the space was opened with, until an actor takes it.
     pub(crate) ready: Mutex<Option<Space>>,
+    /// Oldest first.
+    refused: Mutex<VecDeque<RefusedEpoch>>,
     used: AtomicU64,
 }
 
@@ -44,11 +73,13 @@ impl Hosted {
             access: RwLock::new(Access::new(id.clone())),
             id,
             index,
-            frontier: RwLock::default(),
+            dag: RwLock::default(),
+            commits: watch::Sender::new(0),
             places: Arc::new(Semaphore::new(CALLS_MAX)),
             actor: AsyncMutex::new(None),
             committing: Arc::new(AsyncMutex::new(())),
             ready: Mutex::new(None),
+            refused: Mutex::default(),
             used: AtomicU64::new(0),
         }
     }
@@ -79,16 +110,86 @@ impl Hosted {
     /// Takes over all of a core's authority and heads: when it was opened and everything it holds is durable.
     pub(crate) fn publish_all(&self, core: &Space) {
         *self.access.write().unwrap_or_else(PoisonError::into_inner) = core.access().clone();
-        self.set_frontier(core.dag().frontier().collect());
+        *self.dag.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(core.dag().clone());
+        self.tell();
     }
 
     /// The ids of the heads.
     pub(crate) fn frontier(&self) -> Vec<EpochId> {
-        self.frontier.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.dag.read().unwrap_or_else(PoisonError::into_inner).frontier().collect()
     }
 
-    pub(crate) fn set_frontier(&self, frontier: Vec<EpochId>) {
-        *self.frontier.write().unwrap_or_else(PoisonError::into_inner) = frontier;
+    /// The DAG of the durable epochs, as it is now.
+    pub(crate) fn dag(&self) -> Arc<Dag> {
+        self.dag.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes in the epochs of a commit that the index shows, and wakes who waits for them.
+    pub(crate) fn advance(&self, changes: &[Change]) {
+        {
+            let mut dag = self.dag.write().unwrap_or_else(PoisonError::into_inner);
+            let dag = Arc::make_mut(&mut dag);
+            for change in changes {
+                match change {
+                    Change::Epoch(new) => dag.replay(new),
+                    Change::Delegation { .. } | Change::Operation(_) | Change::Dead { .. } | Change::Winner { .. } => {}
+                }
+            }
+        }
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.commits.send_modify(|commits| *commits = commits.wrapping_add(1));
+    }
+
+    /// What other hosts are answered from, as it is now.
+    pub(crate) fn source(&self) -> SpaceSource {
+        SpaceSource::new(self.index.clone(), self.dag())
+    }
+
+    /// Waits until these epochs are held; at the deadline, says which are not.
+    ///
+    /// # Errors
+    /// [`IndexError`] when nobody can tell.
+    pub(crate) async fn wait_for(
+        &self,
+        epochs: &[EpochId],
+        deadline: Instant,
+    ) -> Result<Result<(), Vec<EpochId>>, IndexError> {
+        // From here on no commit is missed.
+        let mut commits = self.commits.subscribe();
+        let mut missing = epochs.to_vec();
+        loop {
+            let mut lacking = Vec::new();
+            for epoch in missing {
+                if !self.index.holds_epoch(&epoch)? {
+                    lacking.push(epoch);
+                }
+            }
+            missing = lacking;
+            if missing.is_empty() {
+                return Ok(Ok(()));
+            }
+            if !matches!(tokio::time::timeout_at(deadline, commits.changed()).await, Ok(Ok(()))) {
+                return Ok(Err(missing));
+            }
+        }
+    }
+
+    /// Remembers a refused epoch; the oldest of many is forgotten.
+    pub(crate) fn refuse(&self, refused: RefusedEpoch) {
+        let mut all = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|known| known.epoch != refused.epoch);
+        if all.len() == REFUSED_MAX {
+            all.pop_front();
+        }
+        all.push_back(refused);
+    }
+
+    /// The refused epochs that are remembered, newest first.
+    pub(crate) fn refused(&self) -> Vec<RefusedEpoch> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
     }
 
     /// Notes that the space is in use.

@@ -24,7 +24,7 @@ use std::sync::{
 use kvspace_protocol::{
     authority::Proof,
     epoch::SignedEpoch,
-    id::{Address, BlobHash, Identity, SpaceId},
+    id::{Address, BlobHash, HostKey, Identity, SpaceId},
     space::{Change, CheckedEpoch, ViewError},
 };
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,7 @@ pub(crate) use self::{
 };
 pub(crate) use crate::records::StoreError as IndexError;
 use crate::{
+    blobs::Blobs,
     log::{EpochRecord, LogReader, Position},
     records::{Batch, Records, Room, Slot},
 };
@@ -68,9 +69,24 @@ pub struct Summary {
 /// That an operation needs a file.
 #[derive(Debug, Clone)]
 pub(crate) struct FileUse {
+    space: SpaceId,
     pub(crate) hash: BlobHash,
+    size: u64,
     pub(crate) fate: Fate,
     name: Vec<u8>,
+}
+
+/// A value that wins and whose bytes are not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The space.
+    pub(crate) space: SpaceId,
+    /// The value.
+    pub(crate) hash: BlobHash,
+    /// Its size in bytes.
+    pub(crate) size: u64,
+    /// Where to go on behind it.
+    pub(crate) name: Vec<u8>,
 }
 
 impl Index {
@@ -127,6 +143,23 @@ impl Index {
         })
     }
 
+    /// The spaces that this host was ever named for, or that it owns and has written to; it may be revoked since.
+    pub(crate) fn hosted_by(&self, host: &HostKey) -> impl Iterator<Item = Result<SpaceIndex, IndexError>> {
+        let prefix = keys::hosted(host);
+        self.records.scan(&prefix, &prefix).map(move |record| {
+            let broken = || IndexError::new("the index names a host in a broken way");
+            let (name, id) = record?;
+            let number = keys::Rest(&name[prefix.len()..]).u32().ok_or_else(broken)?;
+            let id = std::str::from_utf8(&id).ok().and_then(|id| id.parse().ok()).ok_or_else(broken)?;
+            Ok(SpaceIndex::new(self.clone(), id, number))
+        })
+    }
+
+    /// The log.
+    pub(crate) fn log(&self) -> &LogReader {
+        &self.log
+    }
+
     /// How many places of the log were found broken, over all starts: what the log has lost the index cannot show.
     pub(crate) fn damaged(&self) -> Result<u64, IndexError> {
         let damaged = self.records.get(&keys::damaged())?;
@@ -159,15 +192,40 @@ impl Index {
         self.records.scan(&keys::files(), &keys::files()).map(|record| self.file_use(record?))
     }
 
+    /// The values that win and whose files are not here, behind the one of this name, in order of hash: a walk through
+    /// all uses of files, which holds a page of them. A value may come once for each key that holds it.
+    pub(crate) fn wanted(
+        &self,
+        blobs: &Blobs,
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = Result<Wanted, IndexError>> {
+        let prefix = keys::files();
+        let from = after.map_or_else(|| prefix.clone(), |after| [after, &[0]].concat());
+        let mut present: Option<(BlobHash, bool)> = None;
+        self.records.scan(&prefix, &from).filter_map(move |record| {
+            let used = record.and_then(|(name, value)| {
+                let hash = keys::Rest::of(&name, &prefix).and_then(|mut rest| rest.hash()).map(BlobHash);
+                let hash = hash.ok_or_else(|| IndexError::new("the index names a file in a broken way"))?;
+                let is_here = match present {
+                    Some((known, is_here)) if known == hash => is_here,
+                    Some(_) | None => present.insert((hash, blobs.exists(&hash))).1,
+                };
+                if is_here { Ok(None) } else { self.file_use((name, value)).map(Some) }
+            });
+            let wanted = |FileUse { space, hash, size, name, .. }| Wanted { space, hash, size, name };
+            used.map(|used| used.filter(|used| used.fate == Fate::Wins).map(wanted)).transpose()
+        })
+    }
+
     fn file_use(&self, (name, value): (Vec<u8>, Vec<u8>)) -> Result<FileUse, IndexError> {
         let broken = || IndexError::new("the index names a file in a broken way");
         let mut rest = keys::Rest::of(&name, &keys::files()).ok_or_else(broken)?;
         let hash = BlobHash(rest.hash().ok_or_else(broken)?);
         let (number, version) = rest.u32().and_then(|number| Some((number, rest.version()?))).ok_or_else(broken)?;
-        let format::FileUse { space, key, identity } = format::decode(&value)?;
+        let format::FileUse { space, key, identity, size } = format::decode(&value)?;
         let space = SpaceIndex::new(self.clone(), space.parse().map_err(|_| broken())?, number);
         let fate = space.fate(&key, &Identity(identity), &version)?;
-        Ok(FileUse { hash, fate, name })
+        Ok(FileUse { space: space.id, hash, size, fate, name })
     }
 
     /// Forgets that an operation needs a file.

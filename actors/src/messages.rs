@@ -1,31 +1,90 @@
 //! Every message between the parts of a node.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use actix::Message;
 use kvspace_protocol::{
     authority::Proof,
-    space::{Reply, Write},
+    dag::Fork,
+    id::{EpochId, HostKey, Key, SpaceId},
+    space::{Arrived, Explained, Preview, Reply, Taken, WaitingEpoch, Write},
+    sync::Sent,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{blobs::Staged, node::NodeError};
 
-/// What a space is asked to do.
+/// Where the answer to a call goes.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, NodeError>>;
+
+/// What a space is asked to do or to tell, and whom to answer.
 #[derive(Debug)]
 pub(crate) enum Call {
     /// Put or delete a key.
-    Write(Write),
+    Write(Write, Answer<Reply>),
     /// Take in a delegation or revocation, and before it what it rests on.
-    Token { token: Proof, borrowed: Vec<Proof> },
+    Token { token: Proof, borrowed: Vec<Proof>, answer: Answer<Reply> },
+    /// Take in epochs that a peer brought; answered when those that can be taken in are durable.
+    Epochs { from: Option<HostKey>, epochs: Vec<Arrived>, answer: Answer<Taken> },
+    /// What each operation on a key is worth, newest first.
+    Explain(Key, Answer<Vec<Explained>>),
+    /// What a revocation would newly void.
+    Preview { token: Proof, borrowed: Vec<Proof>, max: usize, answer: Answer<Preview> },
+    /// What is not yet.
+    Waiting(Answer<WaitingRoom>),
 }
 
-/// A call, whom to answer, and what it holds until then.
+impl Call {
+    /// Answers that it failed. A caller that has gone away needs no answer.
+    pub(crate) fn fail(self, error: NodeError) {
+        match self {
+            Self::Write(_, answer) | Self::Token { answer, .. } => drop(answer.send(Err(error))),
+            Self::Epochs { answer, .. } => drop(answer.send(Err(error))),
+            Self::Explain(_, answer) => drop(answer.send(Err(error))),
+            Self::Preview { answer, .. } => drop(answer.send(Err(error))),
+            Self::Waiting(answer) => drop(answer.send(Err(error))),
+        }
+    }
+}
+
+/// A call and what it holds until it is answered.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) call: Call,
-    pub(crate) reply: oneshot::Sender<Result<Reply, NodeError>>,
     pub(crate) held: Held,
+}
+
+/// What a space has that is not yet, and what was seen of forks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WaitingRoom {
+    /// Epochs that wait for an ancestor or the clock.
+    pub(crate) waiting: Vec<WaitingEpoch>,
+    /// Ancestors they lack.
+    pub(crate) missing: Vec<EpochId>,
+    /// Chains of which two epochs have one number.
+    pub(crate) forks: Vec<Fork>,
+}
+
+/// A commit that is durable, for whoever passes it on.
+#[derive(Debug)]
+pub(crate) struct DurableCommit {
+    pub(crate) space: SpaceId,
+    /// Its epochs, ancestors first.
+    pub(crate) epochs: Vec<CommittedEpoch>,
+    /// The heads with them.
+    pub(crate) frontier: Vec<EpochId>,
+}
+
+/// An epoch of a commit.
+#[derive(Debug)]
+pub(crate) struct CommittedEpoch {
+    /// The epoch with the inline values that are at hand.
+    pub(crate) sent: Arc<Sent>,
+    /// Hosts that are known to have it; none for an own epoch.
+    pub(crate) told: BTreeSet<HostKey>,
 }
 
 /// What a call keeps from others until it is answered.

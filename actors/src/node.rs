@@ -3,7 +3,9 @@
 mod collect;
 mod reads;
 mod recover;
+mod replicate;
 pub mod replicas;
+mod restored;
 mod room;
 mod start;
 #[cfg(test)]
@@ -238,6 +240,9 @@ pub enum NodeError {
     /// These epochs are not held here.
     #[error("this host does not hold {} of the epochs that the request names", .0.len())]
     Behind(Vec<EpochId>),
+    /// The data folder was made of a backup, and what the space's other hosts have of it is not here yet.
+    #[error("this host was restored from a backup and first fetches what the space's other hosts have")]
+    CatchingUp,
     /// The node stops.
     #[error("the node is stopping")]
     Stopping,
@@ -278,6 +283,9 @@ pub enum StartError {
     /// No thread for the actors.
     #[error("cannot start the actors' threads: {0}")]
     Thread(std::io::Error),
+    /// It cannot speak to other nodes.
+    #[error(transparent)]
+    Network(#[from] NetError),
     /// The node's work ended before it began.
     #[error("starting failed: {0}")]
     Failed(String),

@@ -1,7 +1,10 @@
 //! Where proofs are found that a space's own log does not hold: in the logs of all spaces here, and among those that wait
 //! for their space.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use kvspace_protocol::{
     authority::Proof,
@@ -17,10 +20,15 @@ const PARKED_MAX: usize = 10_000;
 /// How long a delegation waits for its space: one hour.
 const PARKED_MS: i64 = 3_600_000;
 
+/// Delegations kept that peers gave: they are asked for again when they are forgotten.
+const BORROWED_MAX: usize = 1_000;
+
 /// The delegations of this node.
 pub(crate) struct Pool {
     index: Index,
     parked: Mutex<Vec<Parked>>,
+    /// What peers gave because a token cites it, the latest last.
+    borrowed: Mutex<VecDeque<Proof>>,
 }
 
 #[derive(Debug)]
@@ -32,7 +40,7 @@ struct Parked {
 
 impl Pool {
     pub(crate) fn new(index: Index) -> Self {
-        Self { index, parked: Mutex::default() }
+        Self { index, parked: Mutex::default(), borrowed: Mutex::default() }
     }
 
     /// The delegation at this address, from any log or parked.
@@ -41,7 +49,25 @@ impl Pool {
             let parked = self.live(now);
             parked.iter().find(|parked| parked.proof.address() == *address).map(|parked| parked.proof.clone())
         };
-        parked.map_or_else(|| self.index.delegation(address), |proof| Ok(Some(proof)))
+        let borrowed = || {
+            let borrowed = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner);
+            borrowed.iter().find(|proof| proof.address() == *address).cloned()
+        };
+        match parked.or_else(borrowed) {
+            Some(proof) => Ok(Some(proof)),
+            None => self.index.delegation(address),
+        }
+    }
+
+    /// Keeps delegations that a peer gave, until too many others have come.
+    pub(crate) fn borrow(&self, proofs: &[Proof]) {
+        let mut borrowed = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner);
+        for proof in proofs {
+            borrowed.retain(|known| known.address() != proof.address());
+            borrowed.push_back(proof.clone());
+        }
+        let many = borrowed.len().saturating_sub(BORROWED_MAX);
+        borrowed.drain(..many);
     }
 
     /// Keeps an owner's delegation for a space that is not hosted here yet. Beyond the bounds it is forgotten: the client

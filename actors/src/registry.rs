@@ -174,6 +174,6 @@ pub(crate) fn open_core(index: &SpaceIndex, key: &SigningKey, incarnation: Incar
 
 fn answer(message: &Deliver, error: NodeError) {
     if let Some(request) = message.take() {
-        drop(request.reply.send(Err(error)));
+        request.call.fail(error);
     }
 }

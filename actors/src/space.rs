@@ -1,25 +1,34 @@
 //! The actor of one active space: one core, one mailbox, the only writer of its space.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use actix::prelude::*;
 use bytes::Bytes;
 use kvspace_protocol::{
-    id::{BlobHash, EpochId},
+    id::{BlobHash, EpochId, HostKey},
     limits::INLINE_BYTES_MAX,
-    space::{CallId, Change, Fault, Output, Reply, Space},
+    space::{CallId, Change, Fault, Invalid, Logged, Output, Reply, Space, Taken},
+    sync::Sent,
 };
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::{
     blobs::{Blobs, Staged},
     clock, failpoint,
-    hosted::Hosted,
+    hosted::{Hosted, RefusedEpoch},
     incarnation::Incarnations,
     index::{Durable, Index, IndexError},
     log::{AppendError, Appended, Commit, EpochRecord, Log},
-    messages::{Call, Deliver, Held, Request, Rest},
+    messages::{Answer, Call, CommittedEpoch, Deliver, DurableCommit, Held, Request, Rest, WaitingRoom},
     node::NodeError,
+    shared_spaces::SharedSpaces,
 };
 
 /// How long a commit waits for room in the index.
@@ -31,9 +40,14 @@ pub(crate) struct Storage {
     pub(crate) log: Log,
     pub(crate) blobs: Blobs,
     pub(crate) index: Index,
+    pub(crate) shared: SharedSpaces,
     pub(crate) incarnations: Arc<Incarnations>,
     /// Places for commits under way; ending waits until all are free.
     pub(crate) commits: Arc<Semaphore>,
+    /// Who passes on what is durable, if anybody does.
+    pub(crate) committed: Option<mpsc::Sender<DurableCommit>>,
+    /// Commits for which there was no room there: comparing with other hosts finds them.
+    pub(crate) missed: Arc<AtomicU64>,
 }
 
 /// Commits under way in the whole node; each space has one at most.
@@ -49,29 +63,58 @@ pub(crate) struct SpaceActor {
     next_call: u64,
     /// Whether a commit is out.
     committing: bool,
+    /// Whether somebody else was seen to go on with this core's chain.
+    is_cloned: bool,
     wake: Option<SpawnHandle>,
 }
 
 struct Waiting {
-    reply: oneshot::Sender<Result<Reply, NodeError>>,
+    awaited: Awaited,
     held: Held,
+}
+
+/// Whom to answer what.
+enum Awaited {
+    Reply(Answer<Reply>),
+    /// And who brought the epochs.
+    Taken(Answer<Taken>, Option<HostKey>),
 }
 
 impl SpaceActor {
     pub(crate) fn new(core: Space, hosted: Arc<Hosted>, storage: Storage) -> Self {
-        Self { core, hosted, storage, waiting: BTreeMap::new(), next_call: 0, committing: false, wake: None }
+        let (waiting, next_call) = (BTreeMap::new(), 0);
+        Self { core, hosted, storage, waiting, next_call, committing: false, is_cloned: false, wake: None }
     }
 
     fn take(&mut self, request: Request, ctx: &mut Context<Self>) {
-        let Request { call, reply, held } = request;
+        let Request { call, held } = request;
         self.next_call += 1;
         let id = CallId(self.next_call);
-        self.waiting.insert(id, Waiting { reply, held });
         let (now, index) = (clock::now(), self.hosted.view());
-        let taken = match call {
-            Call::Write(write) => self.core.handle_invocation(now, index, id, write),
-            Call::Token { token, borrowed } => self.core.handle_token(now, index, id, token, borrowed),
+        let (awaited, taken) = match call {
+            Call::Write(write, answer) => (Awaited::Reply(answer), self.core.handle_invocation(now, index, id, write)),
+            Call::Token { token, borrowed, answer } => {
+                (Awaited::Reply(answer), self.core.handle_token(now, index, id, token, borrowed))
+            }
+            Call::Epochs { from, epochs, answer } => {
+                (Awaited::Taken(answer, from), self.core.handle_epochs(now, index, id, epochs))
+            }
+            Call::Explain(key, answer) => {
+                let explained = self.core.explain(index, &key);
+                return drop(answer.send(explained.map_err(|error| NodeError::Storage(error.to_string()))));
+            }
+            Call::Preview { token, borrowed, max, answer } => {
+                let preview = self.core.preview(now, index, &token, borrowed, max);
+                let preview = preview.map_err(|fault| NodeError::Storage(fault.to_string()));
+                return drop(answer.send(preview.and_then(|preview| preview.map_err(NodeError::from))));
+            }
+            Call::Waiting(answer) => {
+                let (waiting, missing) = (self.core.waiting(), self.core.missing());
+                let forks = self.core.dag().forks().to_vec();
+                return drop(answer.send(Ok(WaitingRoom { waiting, missing, forks })));
+            }
         };
+        self.waiting.insert(id, Waiting { awaited, held });
         self.go_on(taken, ctx);
     }
 
@@ -86,10 +129,11 @@ impl SpaceActor {
                 Output::Commit(commit) => self.commit(commit, ctx),
                 Output::Access(change) => self.hosted.publish(change),
                 Output::Reply(call, result) => self.reply(call, result.map_err(NodeError::from)),
-                Output::Taken(..) => {}
-                Output::Refused(epoch, why) => tracing::warn!(space = %self.hosted.id, %epoch, %why, "epoch refused"),
+                Output::Taken(call, taken) => self.taken(call, taken),
+                Output::Refused(epoch, why) => self.refused(epoch, None, &why),
             }
         }
+        self.mind_a_clone();
         self.schedule(ctx);
     }
 
@@ -110,12 +154,12 @@ impl SpaceActor {
         self.committing = true;
         let bringing = Bringing {
             files: self.files_of(&commit.changes),
-            changes: commit.changes,
+            changes: commit.changes.clone(),
             blobs: Vec::new(),
-            frontier: self.core.dag().frontier().collect(),
             _not_to_be_opened: not_to_be_opened,
             _under_way: under_way,
         };
+        let durable = self.storage.committed.is_some().then(|| self.to_pass_on(&commit));
         // Of equal values in one commit the log needs one.
         let values = commit.epochs.iter().flat_map(|logged| logged.values.iter().cloned());
         let blobs: BTreeMap<BlobHash, Bytes> = values.collect();
@@ -123,12 +167,25 @@ impl SpaceActor {
         let commit = Commit { blobs: blobs.into_iter().collect(), epochs };
         // A task of its own: what is durable reaches the index even if this actor ends meanwhile.
         let task = tokio::spawn(make_durable(self.hosted.clone(), self.storage.clone(), commit, bringing));
-        ctx.spawn(task.into_actor(self).map(|result, actor, ctx| {
-            actor.committed(result.unwrap_or_else(|error| Err(AppendError::Failed(error.to_string().into()))), ctx);
+        ctx.spawn(task.into_actor(self).map(move |result, actor, ctx| {
+            let result = result.unwrap_or_else(|error| Err(AppendError::Failed(error.to_string().into())));
+            actor.committed(result, durable, ctx);
         }));
     }
 
-    fn committed(&mut self, result: Result<(), AppendError>, ctx: &mut Context<Self>) {
+    fn to_pass_on(&self, commit: &kvspace_protocol::space::Commit) -> DurableCommit {
+        let epoch = |logged: &Logged| CommittedEpoch {
+            sent: Arc::new(Sent {
+                epoch: logged.signed.clone(),
+                values: logged.values.iter().map(|(_, bytes)| bytes.clone()).collect(),
+            }),
+            told: logged.told.clone(),
+        };
+        let (epochs, frontier) = (commit.epochs.iter().map(epoch).collect(), self.core.dag().frontier().collect());
+        DurableCommit { space: self.hosted.id.clone(), epochs, frontier }
+    }
+
+    fn committed(&mut self, result: Result<(), AppendError>, durable: Option<DurableCommit>, ctx: &mut Context<Self>) {
         self.committing = false;
         if let Err(error) = result {
             tracing::error!(space = %self.hosted.id, %error, "a commit failed; the space starts anew");
@@ -136,13 +193,44 @@ impl SpaceActor {
         }
         let result = self.core.handle_committed(clock::now(), self.hosted.view());
         self.go_on(result, ctx);
+        // The hosts that it names are known by now.
+        if let Some((sender, durable)) = self.storage.committed.as_ref().zip(durable)
+            && sender.try_send(durable).is_err()
+        {
+            self.storage.missed.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn reply(&mut self, call: CallId, result: Result<Reply, NodeError>) {
-        let Some(Waiting { reply, held }) = self.waiting.remove(&call) else { return };
-        // A caller that has gone away needs no answer.
-        drop(reply.send(result));
-        drop(held);
+        if let Some(Waiting { awaited: Awaited::Reply(answer), held }) = self.waiting.remove(&call) {
+            // A caller that has gone away needs no answer.
+            drop(answer.send(result));
+            drop(held);
+        }
+    }
+
+    fn taken(&mut self, call: CallId, taken: Taken) {
+        if let Some(Waiting { awaited: Awaited::Taken(answer, from), held }) = self.waiting.remove(&call) {
+            for (epoch, why) in &taken.refused {
+                self.refused(*epoch, from, why);
+            }
+            drop(answer.send(Ok(taken)));
+            drop(held);
+        }
+    }
+
+    fn refused(&self, epoch: EpochId, from: Option<HostKey>, why: &Invalid) {
+        tracing::debug!(space = %self.hosted.id, %epoch, ?from, %why, "epoch refused");
+        self.hosted.refuse(RefusedEpoch { epoch, from, at: clock::now(), reason: why.to_string() });
+    }
+
+    /// Two that sign with one key on one chain would fork it for ever: the next core begins a chain of its own.
+    fn mind_a_clone(&mut self) {
+        if self.core.is_cloned() && !self.is_cloned {
+            self.is_cloned = true;
+            self.storage.incarnations.redraw();
+            tracing::warn!(space = %self.hosted.id, "another process signs with this node's key");
+        }
     }
 
     /// Leases on the files that these changes need, for as long as the commit takes.
@@ -159,7 +247,10 @@ impl SpaceActor {
     /// Answers everybody and ends; the core is not used again.
     fn fail(&mut self, why: &dyn Fn() -> NodeError, ctx: &mut Context<Self>) {
         for (_, waiting) in std::mem::take(&mut self.waiting) {
-            drop(waiting.reply.send(Err(why())));
+            match waiting.awaited {
+                Awaited::Reply(answer) => drop(answer.send(Err(why()))),
+                Awaited::Taken(answer, _) => drop(answer.send(Err(why()))),
+            }
         }
         ctx.stop();
     }
@@ -180,10 +271,9 @@ impl SpaceActor {
 /// What a commit brings once it is durable, and what it holds until then. It belongs to the commit, not to the actor, which
 /// may end meanwhile.
 struct Bringing {
-    changes: Vec<Change>,
+    changes: Arc<Vec<Change>>,
     blobs: Vec<BlobHash>,
     files: Vec<Staged>,
-    frontier: Vec<EpochId>,
     /// Nobody opens the space's core anew before the index shows the commit.
     _not_to_be_opened: OwnedMutexGuard<()>,
     /// The node does not end before the commit is whole.
@@ -222,7 +312,8 @@ async fn make_durable(
     // What the index cannot show must not be built upon: the slot stays empty, and that ends the index.
     let batches = hosted.index.batches(&durable).map_err(failed)?;
     slot.fill(room, batches).map_err(failed)?;
-    hosted.set_frontier(bringing.frontier);
+    hosted.advance(&bringing.changes);
+    storage.shared.handle_committed(&hosted.index, &hosted.dag(), &bringing.changes);
     Ok(())
 }
 

@@ -114,8 +114,10 @@ impl Transport {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(Duration::from_millis(options.connect_timeout_ms)));
+        // Named, because another part of the process may bring a second implementation.
         let tls = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_webpki_roots()
+            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
+            .map_err(|error| Error::NodeUrl(format!("{node} ({error})")))?
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);

@@ -69,6 +69,12 @@ impl Space {
         Self { client: host.clone(), ..self.clone() }
     }
 
+    /// The node it is reached at.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The epochs of what was written through this space, less those that another of them has in its Past.
     #[must_use]
     pub fn seen(&self) -> Vec<EpochId> {

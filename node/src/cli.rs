@@ -8,9 +8,12 @@ mod backup;
 mod data;
 mod error;
 mod home;
+mod hosts;
 mod keys;
 mod output;
+mod peers;
 mod restore;
+mod revoke;
 mod serve;
 mod sessions;
 mod share;
@@ -20,6 +23,7 @@ mod target;
 mod transfer;
 mod values;
 mod verify;
+mod why;
 
 pub(crate) use serve::ServeArgs;
 
@@ -55,7 +59,7 @@ enum Command {
     /// Makes, shows and imports the keys that own spaces
     #[command(subcommand)]
     Key(keys::KeyCommand),
-    /// Creates spaces
+    /// Creates spaces, says who hosts them
     #[command(subcommand)]
     Space(spaces::SpaceCommand),
     /// Opens sessions, imports delegations
@@ -74,7 +78,11 @@ enum Command {
     /// Lets somebody else into a space
     Delegate(share::DelegateArgs),
     /// Ends a delegation and all that rests on it
-    Revoke(share::RevokeArgs),
+    Revoke(revoke::RevokeArgs),
+    /// Says why a key reads as it does at a node
+    Why(why::WhyArgs),
+    /// Shows the nodes that a running node speaks to, cuts one off
+    Peers(peers::PeersArgs),
     /// Shows the state of a running node
     Status(status::StatusArgs),
     /// Looks a data folder through for damage
@@ -108,6 +116,8 @@ impl Command {
             Self::Rm(args) => wait(args.run(out)),
             Self::Delegate(args) => wait(args.run(out)),
             Self::Revoke(args) => wait(args.run(out)),
+            Self::Why(args) => wait(args.run(out)),
+            Self::Peers(args) => wait(args.run(out)),
             Self::Status(args) => wait(args.run(out)),
         }?;
         Ok(ExitCode::SUCCESS)

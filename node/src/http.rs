@@ -12,6 +12,7 @@ mod auth;
 mod barrier;
 mod body;
 pub(crate) mod cors;
+mod counters;
 mod error;
 mod headers;
 mod keys;
@@ -21,7 +22,7 @@ pub(crate) mod server;
 mod tinycloud;
 mod v0;
 
-use self::{error::HttpError, keys::Keys};
+use self::{counters::Counters, error::HttpError, keys::Keys};
 
 /// The version of TinyCloud's protocol that is spoken here.
 const PROTOCOL: u32 = 1;
@@ -49,6 +50,7 @@ pub(crate) struct Context {
     options: Options,
     uploads: Semaphore,
     keys: Keys,
+    counters: Counters,
     info: Bytes,
 }
 
@@ -56,7 +58,14 @@ impl Context {
     /// The routes' view of a running node.
     pub(crate) fn new(node: Node, options: Options) -> Self {
         let info = info(node.did().as_str());
-        Self { node, options, uploads: Semaphore::new(UPLOADS_MAX), keys: Keys::default(), info }
+        Self {
+            node,
+            options,
+            uploads: Semaphore::new(UPLOADS_MAX),
+            keys: Keys::default(),
+            counters: Counters::default(),
+            info,
+        }
     }
 }
 
@@ -71,7 +80,7 @@ fn info(node_id: &str) -> Bytes {
 pub(crate) fn routes(context: &Arc<Context>) -> BoxedFilter<(Response,)> {
     let tinycloud = tinycloud::routes(context);
     let others = v0::routes(context).or(healthz()).unify().or(preflight()).unify().boxed();
-    tinycloud.or(others).unify().recover(rejected).unify().boxed()
+    counters::counted(context, tinycloud.or(others).unify().recover(rejected).unify().boxed())
 }
 
 fn healthz() -> BoxedFilter<(Response,)> {

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::{EpochId, HostKey, Incarnation};
+use crate::{
+    id::{EpochId, HostKey, Incarnation},
+    space::NewEpoch,
+};
 
 /// Where an epoch stands: its branch and its number on its chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -262,6 +265,32 @@ impl Dag {
         inserted
     }
 
+    /// Takes in again what [`Dag::insert`] did in another DAG of the same epochs; one that is held changes nothing. The cost
+    /// is what the epoch changes, however many branches there are.
+    pub fn replay(&mut self, new: &NewEpoch) {
+        let place = new.inserted.place;
+        let number = place.branch as usize;
+        match self.branches.get_mut(number) {
+            Some(run) if place.n <= run.tip_n => return,
+            Some(run) => drop(self.heads.remove(&run.tip)),
+            None => {
+                self.note_fork(new.host, new.incarnation, place.n);
+                self.branches.push(new.begins());
+            }
+        }
+        for ended in &new.inserted.ended {
+            if let Some(run) = self.branches.get_mut(*ended as usize) {
+                run.is_head = false;
+                self.heads.remove(&run.tip);
+            }
+        }
+        if let Some(run) = self.branches.get_mut(number) {
+            new.extends(run);
+            self.heads.insert(new.id, Head { place, seq: new.seq });
+        }
+        self.epochs += 1;
+    }
+
     /// Notes what a new epoch learnt from other chains, and which heads are heads no more.
     fn learn(&mut self, inserted: &mut Inserted, past: &Vector) {
         let place = inserted.place;
@@ -310,6 +339,8 @@ impl Dag {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*, sample::Index};
+
     use super::*;
 
     fn link(id: u8, host: u8, n: u64, prev: Option<Place>, parents: &[Place]) -> Link<'_> {
@@ -347,5 +378,44 @@ mod tests {
         let again = Dag::of(dag.branches().to_vec());
         assert_eq!((again.heads(), again.forks(), again.len()), (dag.heads(), dag.forks(), 5));
         assert_eq!(again.reach(on), dag.reach(on));
+    }
+
+    /// What insertion says of an epoch, as an index gets it.
+    fn told(link: &Link<'_>, inserted: Inserted) -> NewEpoch {
+        let Link { id, host, incarnation, seq, .. } = *link;
+        NewEpoch { id, seq, inserted, host, incarnation, revokes: false }
+    }
+
+    proptest! {
+        /// Each step: the host, which of the epochs so far is before it (none, the host's last, or any of its own: a fork),
+        /// and which are its parents.
+        #[test]
+        fn a_replayed_dag_is_the_one_that_was_inserted_into(
+            steps in vec((0..4u8, 0..8usize, vec(any::<Index>(), 0..3), any::<Index>()), 1..60)
+        ) {
+            let (mut dag, mut again) = (Dag::default(), Dag::default());
+            let mut all: Vec<(u8, Place)> = Vec::new();
+            for (number, (host, how, parents, pick)) in (1u8..).zip(steps) {
+                let own: Vec<Place> = all.iter().filter(|(by, _)| *by == host).map(|(_, place)| *place).collect();
+                let prev = match how {
+                    0 => None,
+                    1 | 2 => (!own.is_empty()).then(|| own[pick.index(own.len())]),
+                    _ => own.last().copied(),
+                };
+                let parents: Vec<Place> = parents.iter().filter(|_| !all.is_empty()).map(|parent| all[parent.index(all.len())].1).collect();
+                let n = prev.map_or(0, |prev| prev.n + 1);
+                let link = Link { seq: number.into(), ..link(number, host, n, prev, &parents) };
+                let inserted = dag.insert(&link);
+                all.push((host, inserted.place));
+                let new = told(&link, inserted);
+                again.replay(&new);
+                // Twice is as once.
+                again.replay(&new);
+                prop_assert_eq!(again.branches(), dag.branches());
+                prop_assert_eq!(again.heads(), dag.heads());
+                prop_assert_eq!(again.forks(), dag.forks());
+                prop_assert_eq!(again.len(), dag.len());
+            }
+        }
     }
 }

@@ -173,21 +173,28 @@ pub struct Winner;
 
 impl Winner {
     /// The operation of greatest version among those that count.
+    pub fn among(history: &[Operation], is_void: impl Fn(&Operation) -> bool) -> Option<&Operation> {
+        Self::counting(history, is_void).max_by_key(|operation| operation.version)
+    }
+
+    /// Those that count.
     ///
     /// `history` holds every operation of one key that is not dead. A token's operations count once: of the places where
     /// it stands and is not void, the least; one more than six minutes older than the token's expiry only when there is
     /// no other.
-    pub fn among(history: &[Operation], is_void: impl Fn(&Operation) -> bool) -> Option<&Operation> {
+    pub(crate) fn counting(
+        history: &[Operation],
+        is_void: impl Fn(&Operation) -> bool,
+    ) -> impl Iterator<Item = &Operation> {
         let standing: Vec<_> = history.iter().filter(|operation| !is_void(operation)).collect();
         let mut counted: BTreeMap<Identity, (bool, Version)> = BTreeMap::new();
         for operation in &standing {
             let rank = (operation.is_early(), operation.version.event_start());
             counted.entry(operation.identity).and_modify(|least| *least = rank.min(*least)).or_insert(rank);
         }
-        let counts = |operation: &&&Operation| {
+        standing.into_iter().filter(move |operation| {
             counted.get(&operation.identity).is_some_and(|(_, first)| *first == operation.version.event_start())
-        };
-        standing.iter().filter(counts).max_by_key(|operation| operation.version).copied()
+        })
     }
 }
 

@@ -35,13 +35,22 @@ pub const INLINE_BYTES_MAX: u64 = 256 * 1024;
 pub const COMMIT_INLINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Events of one epoch that this host makes: with two index records each they fit one batch of the index.
 pub const COMMIT_EVENTS_MAX: usize = 96;
+/// Epochs from other hosts in one commit; what more there is follows in the next.
+pub const COMMIT_EPOCHS_MAX: usize = 256;
+/// Their bytes, values included: an epoch with a body of 4 MiB, and as much again of values. Beside them an own epoch still
+/// finds the 4 MiB of a body in the smallest segment.
+pub const COMMIT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Changes of the index after which a commit takes in no further epoch: about as much as the index's tail holds.
+pub const COMMIT_CHANGES_MAX: usize = 4000;
+/// Hosts that are remembered to have an epoch on its way; one that is forgotten is sent it once more.
+pub const TOLD_MAX: usize = 256;
 /// Delegations of one space that clients may bring to this host: twenty new sessions a day for nine years.
 pub const DELEGATIONS_MAX: usize = 65_536;
 /// Their bytes: a space that is in use has them in memory.
 pub const DELEGATIONS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Epochs that wait for a missing ancestor or for the clock, per space.
 pub const WAITING_EPOCHS_MAX: usize = 1024;
-/// Bytes of the epochs that wait, per space.
+/// Bytes of the epochs that wait or are still to be looked at, with the values that came with them, per space.
 pub const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Bytes of one request or answer between hosts: an epoch with a body of 4 MiB, and as much again of values.
@@ -68,6 +77,22 @@ pub const MESSAGE_ITEMS_MAX: usize = 128 * 1024;
 pub const PROOFS_TOLD_MAX: usize = 1024;
 /// Tokens that a peer shows with a request.
 pub const SHOWN_MAX: usize = PROOFS_MAX + 1;
+/// Spaces that wait to be pulled from one peer; more are found by the next comparison.
+pub const PULLS_WAITING_MAX: usize = 64 * 1024;
+/// Spaces at peers whose heads are remembered: about 500 bytes each.
+pub const KNOWN_MAX: usize = 16 * 1024;
+/// Branches told at first when heads are not known to the other; four times as many each time that is not enough.
+pub const TIPS_FIRST: usize = 32;
+/// Steps back by name in one pull that bring nothing into the log: what they bring has to fit the waiting room.
+pub const WALK_STEPS_MAX: usize = WAITING_EPOCHS_MAX / GET_RUN_EPOCHS;
+/// Pages of one pull that bring nothing into the log, while what they bring is held already: 4 GiB.
+pub const IDLE_PAGES_MAX: usize = 4 * 1024;
+/// The least delay before something that failed with a peer is tried again; doubled each time.
+pub const RETRY_MS: i64 = 1_000;
+/// A space that a peer does not have or show is asked for at the latest after so many intervals of comparing.
+pub const NOT_FOUND_INTERVALS: i64 = 4;
+/// After so many comparisons in a row that found what should have been pushed a connection is made anew.
+pub const RENEW_AFTER: u32 = 3;
 
 /// The largest value that is fetched: 256 TiB, so that sums of sizes never overflow.
 pub const BLOB_BYTES_MAX: u64 = 1 << 48;

@@ -6,7 +6,9 @@ mod accept;
 mod apply;
 mod batch;
 mod cut;
+mod deliver;
 mod effect;
+mod explain;
 mod judge;
 mod memory;
 mod seal;
@@ -14,14 +16,19 @@ mod tokens;
 mod view;
 mod waiting;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use ed25519_dalek::SigningKey;
 
+pub use cut::Rule;
 pub use effect::{
     Arrived, CallId, Change, Commit, DeadReason, Invalid, Logged, NewEpoch, NewValue, Output, Refusal, Reply, Taken,
     Write, Written,
 };
+pub use explain::{Explained, Preview, Void, Voided, WaitingEpoch, Worth};
 pub use judge::CheckedEpoch;
 pub use memory::MemoryView;
 pub use view::{EpochAt, View, ViewError};
@@ -29,16 +36,17 @@ pub use view::{EpochAt, View, ViewError};
 use self::{
     apply::Log,
     batch::{Batch, Own},
-    judge::{Ancestry, Bench},
+    deliver::Deliveries,
+    judge::{Ancestry, Bench, check_alone},
     view::Overlay,
-    waiting::Waiting,
+    waiting::{Guest, Waiting},
 };
 use crate::{
     authority::{Access, AccessChange, Proof},
     dag::{Branch, Dag, Place},
-    id::{Did, EpochId, HostKey, Incarnation, Millis, SpaceId},
+    id::{BlobHash, Did, EpochId, HostKey, Incarnation, Millis, SpaceId},
     kv::Operation,
-    limits::CLOCK_AHEAD_MAX_MS,
+    limits::{CLOCK_AHEAD_MAX_MS, COMMIT_BYTES_MAX, COMMIT_CHANGES_MAX, COMMIT_EPOCHS_MAX},
 };
 
 /// One space on one host.
@@ -60,8 +68,13 @@ pub struct Space {
     log: Log,
     batch: Batch,
     waiting: Waiting,
+    deliveries: Deliveries,
+    /// Whether somebody else signs with this host's key on its present chain.
+    is_cloned: bool,
     /// Whether a `Commit` is out.
     committing: bool,
+    /// What it changes.
+    out: Arc<Vec<Change>>,
     /// What may leave once it is durable.
     held_back: Vec<Output>,
     outputs: VecDeque<Output>,
@@ -78,7 +91,10 @@ impl Space {
             own: Own { incarnation, last: None, seq: 0 },
             batch: Batch::default(),
             waiting: Waiting::default(),
+            deliveries: Deliveries::default(),
+            is_cloned: false,
             committing: false,
+            out: Arc::default(),
             held_back: Vec::new(),
             outputs: VecDeque::new(),
             id,
@@ -201,7 +217,8 @@ impl Space {
         self.go_on(now, view)
     }
 
-    /// Epochs from other hosts, in any order. Those whose ancestors are missing wait, within bounds.
+    /// Epochs from other hosts, in any order. Those whose ancestors are missing wait, within bounds. `Taken` answers the call
+    /// once all that was taken in is durable.
     ///
     /// # Errors
     /// [`Fault`]: the state machine has ended.
@@ -212,12 +229,22 @@ impl Space {
         call: CallId,
         epochs: impl IntoIterator<Item = Arrived>,
     ) -> Result<(), Fault> {
-        for Arrived { checked, .. } in epochs {
-            if view.epoch(&checked.epoch().id)?.is_none() {
-                self.waiting.admit(checked);
+        self.deliveries.begin(call);
+        let mut seen = BTreeSet::new();
+        for arrived in epochs {
+            let id = arrived.checked.epoch.id;
+            let is_new = seen.insert(id);
+            if view.epoch(&id)?.is_some() {
+                self.deliveries.begin(call).held += usize::from(is_new);
+            } else if let Err(invalid) = check_alone(&arrived.checked, &self.id) {
+                if is_new {
+                    self.refuse(id, invalid.clone());
+                    self.deliveries.begin(call).refused.push((id, invalid));
+                }
+            } else {
+                self.waiting.admit(call, arrived, &mut self.deliveries);
             }
         }
-        self.held_back.push(Output::Taken(call, Taken::default()));
         self.go_on(now, view)
     }
 
@@ -227,7 +254,8 @@ impl Space {
     /// [`Fault`]: the state machine has ended.
     pub fn handle_committed(&mut self, now: Millis, view: &dyn View) -> Result<(), Fault> {
         self.committing = false;
-        self.outputs.extend(self.held_back.drain(..));
+        self.out = Arc::default();
+        self.release();
         self.batch.committed();
         self.go_on(now, view)
     }
@@ -258,6 +286,13 @@ impl Space {
         self.host
     }
 
+    /// Whether an epoch of this host in its present incarnation came from outside: somebody else has its key and its memory.
+    /// This state machine goes on with its own chain; the next one must not be opened with this incarnation.
+    #[must_use]
+    pub fn is_cloned(&self) -> bool {
+        self.is_cloned
+    }
+
     /// The accepting side of authority, what is not durable yet included.
     #[must_use]
     pub fn access(&self) -> &Access {
@@ -270,7 +305,7 @@ impl Space {
         &self.log.dag
     }
 
-    /// Ancestors that waiting epochs lack.
+    /// Ancestors that waiting epochs lack, at most [`crate::limits::NAMES_MAX`].
     #[must_use]
     pub fn missing(&self) -> Vec<EpochId> {
         self.waiting.missing()
@@ -288,6 +323,9 @@ impl Space {
 
     /// Starts the next commit if none is out: what came from other hosts, and on top of it the batch.
     fn go_on(&mut self, now: Millis, view: &dyn View) -> Result<(), Fault> {
+        // What these brought is durable already.
+        let finished = self.deliveries.finished();
+        self.answer(finished);
         if self.committing {
             return Ok(());
         }
@@ -297,36 +335,70 @@ impl Space {
             self.judge_batch_anew(now, &view)?;
         }
         self.seal(now, &mut view, &mut commit)?;
+        self.deliveries.hold_back();
         if commit.epochs.is_empty() {
-            self.outputs.extend(self.held_back.drain(..));
+            self.release();
         } else {
             self.committing = true;
+            self.out = commit.changes.clone();
             self.outputs.push_back(Output::Commit(commit));
         }
         Ok(())
     }
 
-    /// Applies every waiting epoch whose time has come and whose ancestors are held; true when that took authority away.
+    /// Lets out what was held back for a commit.
+    fn release(&mut self) {
+        self.outputs.extend(self.held_back.drain(..));
+        let durable = self.deliveries.durable();
+        self.answer(durable);
+    }
+
+    fn answer(&mut self, deliveries: Vec<(CallId, Taken)>) {
+        for (call, taken) in deliveries {
+            let (missing, waiting) = (self.waiting.missing(), self.waiting.len());
+            self.outputs.push_back(Output::Taken(call, Taken { missing, waiting, ..taken }));
+        }
+    }
+
+    /// Applies waiting epochs whose time has come and whose ancestors are held, as many as one commit takes; true when that
+    /// took authority away.
     fn take_waiting(&mut self, now: Millis, view: &mut Overlay<'_>, commit: &mut Commit) -> Result<bool, ViewError> {
         let mut revoked = false;
-        while let Some((checked, ancestry)) = self.waiting.next_ready(now, view)? {
+        let mut carried = BTreeSet::new();
+        while commit.epochs.len() < COMMIT_EPOCHS_MAX && commit.changes.len() < COMMIT_CHANGES_MAX {
+            let left = COMMIT_BYTES_MAX.saturating_sub(commit.bytes());
+            let fits = |bytes| bytes <= left || commit.epochs.is_empty();
+            let next = self.waiting.next_ready(now, view, fits, &mut self.deliveries)?;
+            let Some((Guest { checked, mut values, told, calls, .. }, ancestry)) = next else { break };
+            let id = checked.epoch.id;
             match self.bench(view).judge(&checked, &ancestry)? {
                 Err(invalid) => {
-                    self.waiting.refuse(checked.epoch.id);
-                    self.outputs.push_back(Output::Refused(checked.epoch.id, invalid));
+                    self.deliveries.settle(&calls, |taken| taken.refused.push((id, invalid.clone())));
+                    self.refuse(id, invalid);
                 }
                 Ok(judged) => {
+                    let header = &checked.epoch.header;
+                    self.is_cloned |= header.host == self.host && header.incarnation == self.own.incarnation;
                     let applied = self.log.apply(&self.id, &checked, &ancestry, judged, view)?;
-                    self.waiting.held(&checked.epoch.id);
+                    self.deliveries.settle(&calls, |taken| taken.taken += 1);
+                    self.waiting.held(&id, &calls, &mut self.deliveries);
                     revoked |= applied.access.iter().any(|change| matches!(change, AccessChange::Revoked(_)));
                     self.held_back.extend(applied.access.into_iter().map(Output::Access));
-                    commit.changes.extend(applied.changes);
-                    let (signed, values, told) = (checked.epoch.signed, Vec::new(), BTreeSet::new());
+                    let live: BTreeSet<BlobHash> = applied.changes.iter().filter_map(Change::value).collect();
+                    values.retain(|blob, _| live.contains(blob) && carried.insert(*blob));
+                    commit.change(applied.changes);
+                    let (signed, values) = (checked.epoch.signed, values.into_iter().collect());
                     commit.epochs.push(Logged { signed, values, told });
                 }
             }
         }
         Ok(revoked)
+    }
+
+    /// An epoch is none of this space, for ever, and so is all that rests on it.
+    fn refuse(&mut self, id: EpochId, invalid: Invalid) {
+        self.waiting.refuse(id);
+        self.outputs.push_back(Output::Refused(id, invalid));
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     FolderTarget, Hashed, Part, TEXT_BYTES_MAX, Target as _,
     mark::{Digest, MARK_BYTES_MAX},
 };
-use crate::disk::{OpenError, require_format};
+use crate::disk::{OpenError, mark_restored, require_format};
 
 /// Why a backup is refused.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +138,7 @@ impl Restoring {
             return Err(RestoreError::Incomplete("it ends before its mark"));
         }
         require_format(&self.dir)?;
+        mark_restored(&self.dir).map_err(|source| RestoreError::Io { part: Part::Complete, source })?;
         self.target.sync().map_err(|source| RestoreError::Io { part: Part::Complete, source })?;
         Ok(self.restored)
     }

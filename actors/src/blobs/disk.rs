@@ -1,4 +1,4 @@
-//! Where blobs lie: 256 folders by the first byte of the hash, and a folder of unfinished uploads.
+//! Where blobs lie: 256 folders by the first byte of the hash, a folder of unfinished uploads, and one of partial files.
 
 use std::{
     fmt::Write,
@@ -11,8 +11,9 @@ use kvspace_protocol::id::BlobHash;
 use crate::disk::Disk;
 
 /// Makes the folders, durably, and empties the staging folder.
-pub(super) fn prepare(disk: &dyn Disk, dir: &Path, staging: &Path) -> io::Result<()> {
+pub(super) fn prepare(disk: &dyn Disk, dir: &Path, staging: &Path, partial: &Path) -> io::Result<()> {
     disk.create_dir(staging)?;
+    disk.create_dir(partial)?;
     for byte in 0..=u8::MAX {
         disk.create_dir(&dir.join(format!("{byte:02x}")))?;
     }
@@ -25,11 +26,16 @@ pub(super) fn prepare(disk: &dyn Disk, dir: &Path, staging: &Path) -> io::Result
 
 /// The file of a blob: `ab/abcdef…`.
 pub(super) fn path_of(dir: &Path, hash: &BlobHash) -> PathBuf {
-    let name = hash.as_bytes().iter().fold(String::with_capacity(64), |mut name, byte| {
+    let name = name_of(hash);
+    dir.join(&name[..2]).join(name)
+}
+
+/// How a file name spells a hash.
+pub(super) fn name_of(hash: &BlobHash) -> String {
+    hash.as_bytes().iter().fold(String::with_capacity(64), |mut name, byte| {
         write!(name, "{byte:02x}").expect("a string takes everything");
         name
-    });
-    dir.join(&name[..2]).join(name)
+    })
 }
 
 /// The blobs that have a file, ascending. Files of other names are none of ours.
@@ -48,7 +54,7 @@ pub(super) fn hashes(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<BlobHash>> {
 }
 
 /// The hash a file name spells.
-fn hash_of(name: &str) -> Option<BlobHash> {
+pub(super) fn hash_of(name: &str) -> Option<BlobHash> {
     let lowercase = name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let hash = blake3::Hash::from_hex(name).ok().filter(|_| lowercase)?;
     Some(BlobHash(*hash.as_bytes()))

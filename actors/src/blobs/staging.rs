@@ -161,7 +161,7 @@ fn remove(shared: &Shared, path: &Path) {
     }
 }
 
-fn check_room(shared: &Shared) -> io::Result<()> {
+pub(super) fn check_room(shared: &Shared) -> io::Result<()> {
     if shared.disk.free_bytes(&shared.staging)? < shared.reserve_bytes + BUFFER_BYTES as u64 {
         return Err(io::ErrorKind::StorageFull.into());
     }
@@ -173,7 +173,7 @@ fn given_up() -> io::Error {
 }
 
 /// Runs file operations where they hold up nobody.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?

@@ -12,6 +12,9 @@ const FORMAT: u32 = 1;
 /// What stands before the number in the format file.
 const FORMAT_WORDS: &str = "kvspace data ";
 
+/// The file that says that a data folder was made of a backup: its spaces may have gone on elsewhere since.
+const RESTORED: &str = "restored";
+
 /// A data folder that this process has for itself until the value is dropped.
 #[derive(Debug)]
 pub struct DataDir {
@@ -109,11 +112,36 @@ impl DataDir {
         self.path.join("index")
     }
 
+    /// Whether the folder was made of a backup, and no process has ended since that had its spaces caught up.
+    #[must_use]
+    pub fn is_restored(&self) -> bool {
+        self.path.join(RESTORED).exists()
+    }
+
+    /// Forgets that the folder was made of a backup.
+    ///
+    /// # Errors
+    /// As the file system reports them.
+    pub fn forget_restored(&self) -> io::Result<()> {
+        match fs::remove_file(self.path.join(RESTORED)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
     /// A folder for what nobody needs afterwards. Not there at first: what a process left in it is removed by the next.
     #[must_use]
     pub fn scratch(&self) -> PathBuf {
         self.path.join("scratch")
     }
+}
+
+/// Notes that this folder was made of a backup; durable once its names are.
+///
+/// # Errors
+/// As the file system reports them.
+pub fn mark_restored(path: &Path) -> io::Result<()> {
+    File::options().create(true).truncate(false).write(true).open(path.join(RESTORED))?.sync_all()
 }
 
 /// Checks that there is a data folder of this program's format, and makes none.

@@ -8,21 +8,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kvspace_protocol::{
     dag::Branch,
-    id::{BlobHash, EpochId, Key, Millis},
-    kv::{Operation, seq_time},
+    id::{BlobHash, EpochId, HostKey, Key, Millis},
+    kv::{Operation, Version, seq_time},
     limits::INLINE_BYTES_MAX,
     space::{Change, NewEpoch},
 };
 
 use super::{
     IndexError, SpaceIndex, Summary,
-    format::{self, DelegationRecord, Entry, EpochRecord, FileUse, PlaceRecord, Stored},
+    format::{self, DeadRecord, DelegationRecord, Entry, EpochRecord, FileUse, PlaceRecord, Stored},
     keys,
 };
 use crate::{log::Position, records::Batch};
 
 /// Records of one batch before another is begun.
 const BATCH_RECORDS: usize = if cfg!(test) { 8 } else { 150 };
+
+/// Dead writes that are kept of one key.
+pub(super) const DEAD_MAX: usize = 16;
 
 /// What one commit brought.
 #[derive(Debug, Clone, Copy)]
@@ -38,9 +41,10 @@ pub(crate) struct Durable<'a> {
 /// As many records as these changes may bring.
 pub(super) fn records_max(changes: &[Change]) -> u32 {
     let records = changes.iter().map(|change| match change {
-        Change::Epoch(new) => 6 + new.inserted.learned.len() + new.inserted.ended.len(),
-        Change::Delegation { .. } => 2,
-        Change::Dead { .. } => 0,
+        Change::Epoch(new) => 7 + new.inserted.learned.len() + new.inserted.ended.len(),
+        Change::Delegation { .. } => 3,
+        // Itself, and the oldest one that it drives out.
+        Change::Dead { .. } => 2,
         Change::Operation(operation) => 2 + operation.standing.roots().count(),
         Change::Winner { .. } => 4,
     });
@@ -56,7 +60,13 @@ impl SpaceIndex {
         for key in keys {
             work.key(&key)?;
         }
+        work.dead()?;
         work.finish()
+    }
+
+    /// That this host was named for the space.
+    fn hosted_by(&self, host: &HostKey) -> (Vec<u8>, Option<Vec<u8>>) {
+        (keys::hosted_space(host, self.names.0), Some(self.id.as_str().as_bytes().to_vec()))
     }
 
     fn branch(&self, number: u32) -> Result<Option<Branch>, IndexError> {
@@ -81,6 +91,8 @@ struct Work<'a> {
     /// Operations by key.
     fresh: BTreeMap<Key, Vec<&'a Operation>>,
     winners: BTreeMap<Key, Option<&'a Operation>>,
+    /// Dead writes by key.
+    dead: BTreeMap<Key, BTreeMap<Version, DeadRecord>>,
 }
 
 impl<'a> Work<'a> {
@@ -97,6 +109,7 @@ impl<'a> Work<'a> {
             branches: BTreeMap::new(),
             fresh: BTreeMap::new(),
             winners: BTreeMap::new(),
+            dead: BTreeMap::new(),
         })
     }
 
@@ -114,12 +127,15 @@ impl<'a> Work<'a> {
                     let at = at.ok_or_else(|| IndexError::new("a commit changes an epoch that is not in it"))?;
                     self.epoch(new, at)?;
                 }
-                Change::Delegation { address, place, event } => {
+                Change::Delegation { address, place, event, hosts } => {
                     let before = || IndexError::new("a delegation came before its epoch");
                     let (epoch, at) = self.epochs.last_mut().ok_or_else(before)?;
                     let record = DelegationRecord { at: format::position_record(*at), event: *event };
                     epoch.insert(names.delegation(address, *place), Some(format::encode(event)));
                     epoch.insert(keys::delegation(address), Some(format::encode(&record)));
+                    if let Some(host) = hosts {
+                        epoch.extend([self.space.hosted_by(host)]);
+                    }
                 }
                 Change::Operation(operation) => {
                     for root in operation.standing.roots() {
@@ -131,7 +147,10 @@ impl<'a> Work<'a> {
                     }
                     self.fresh.entry(operation.key.clone()).or_default().push(operation);
                 }
-                Change::Dead { .. } => {}
+                Change::Dead { key, version, place, reason } => {
+                    let record = DeadRecord::new(*place, *reason);
+                    self.dead.entry(key.clone()).or_default().insert(*version, record);
+                }
                 Change::Winner { key, winner } => drop(self.winners.insert(key.clone(), winner.as_ref())),
             }
         }
@@ -145,6 +164,10 @@ impl<'a> Work<'a> {
         let mut records = Batch::new();
         if !self.known(place.branch)? {
             self.branches.insert(place.branch, new.begins());
+            // Nobody names the owner.
+            if new.host.did() == *self.space.id.owner() {
+                records.extend([self.space.hosted_by(&new.host)]);
+            }
         }
         let mut changed: Vec<u32> = new.inserted.ended.clone();
         for branch in &changed {
@@ -201,12 +224,8 @@ impl<'a> Work<'a> {
         let mut records = Batch::new();
         let fresh = fresh.into_iter().filter(|operation| Some(operation.version) != version(&before.winner));
         let fresh = fresh.map(|operation| self.stored(operation)).collect::<Vec<_>>();
-        for stored in &fresh {
-            if let Some(file) = stored.file() {
-                let (name, record) = self.file_use(file, stored);
-                records.insert(name, Some(record));
-            }
-        }
+        // A large one has its file when it is written here. What has lost when it comes is not fetched.
+        records.extend(fresh.iter().filter(|stored| stored.is_large()).filter_map(|stored| self.file_use(stored)));
         for lost in before.winner.iter().chain(&fresh).filter(|stored| Some(stored.operation.version) != won) {
             let Operation { identity, version, .. } = &lost.operation;
             let lost = Stored { lost_at, ..lost.clone() };
@@ -218,10 +237,7 @@ impl<'a> Work<'a> {
             if before.has_history && !fresh.iter().any(|stored| stored.operation.version == *version) {
                 records.insert(names.operation(key, identity, version), None);
             }
-            if let Some(file) = winner.file() {
-                let (name, record) = self.file_use(file, winner);
-                records.insert(name, Some(record));
-            }
+            records.extend(self.file_use(winner));
         }
         if entry != before {
             records.insert(names.entry(key), Some(entry.encode()));
@@ -242,20 +258,41 @@ impl<'a> Work<'a> {
         }
         let found = self.space.lost(&operation.key, &operation.identity, &operation.version)?;
         let stored = found.ok_or_else(|| IndexError::new("the index does not know the winner of a key"))?;
-        Ok(Stored { lost_at: Millis(0), ..stored })
+        // What was freed when it had lost comes again as a file.
+        let at = stored.at.filter(|at| !self.space.index.log.has_freed(*at));
+        Ok(Stored { lost_at: Millis(0), at, ..stored })
     }
 
     fn stored(&self, operation: &Operation) -> Stored {
         let stored = Stored { operation: operation.clone(), at: None, lost_at: Millis(0), meta_in_log: false };
-        let inline = stored.operation.effect.value().filter(|_| stored.file().is_none());
+        let inline = stored.operation.effect.value().filter(|_| !stored.is_large());
         let at = inline.and_then(|value| self.blobs.get(&value.blob)).copied();
         Stored { at, ..stored }
     }
 
-    fn file_use(&self, file: BlobHash, stored: &Stored) -> (Vec<u8>, Vec<u8>) {
+    /// That an operation needs a file, if it does.
+    fn file_use(&self, stored: &Stored) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+        let (file, size) = (stored.file()?, stored.operation.effect.value()?.size);
         let Operation { key, identity, version, .. } = &stored.operation;
-        let record = FileUse { space: self.space.id.to_string(), key: key.to_string(), identity: identity.0 };
-        (keys::file_use(&file, self.space.names.0, version), format::encode(&record))
+        let record = FileUse { space: self.space.id.to_string(), key: key.to_string(), identity: identity.0, size };
+        Some((keys::file_use(&file, self.space.names.0, version), Some(format::encode(&record))))
+    }
+
+    /// Keeps the newest dead writes of each key.
+    fn dead(&mut self) -> Result<(), IndexError> {
+        let names = self.space.names;
+        for (key, fresh) in std::mem::take(&mut self.dead) {
+            let before = self.space.dead(&key)?.into_iter().map(|dead| dead.version);
+            let all: BTreeSet<Version> = before.chain(fresh.keys().copied()).collect();
+            let dropped = all.len().saturating_sub(DEAD_MAX);
+            let mut records: Batch = fresh
+                .iter()
+                .map(|(version, dead)| (names.dead_write(&key, version), Some(format::encode(dead))))
+                .collect();
+            records.extend(all.iter().take(dropped).map(|version| (names.dead_write(&key, version), None)));
+            self.take(records);
+        }
+        Ok(())
     }
 
     fn put(&mut self, name: Vec<u8>, value: Vec<u8>) {

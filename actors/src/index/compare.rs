@@ -10,7 +10,7 @@ use std::{
 };
 
 use kvspace_protocol::{
-    id::{BlobHash, Identity, SpaceId},
+    id::{BlobHash, HostKey, Identity, SpaceId},
     kv::Version,
 };
 
@@ -50,6 +50,8 @@ pub(crate) fn compare(
     let prefix = keys::all_delegations();
     let scan = |index: &Index| index.records.scan(&prefix, &prefix);
     comparison.records(None, (scan(kept), prefix.len()), (scan(made), prefix.len()), b'd')?;
+    comparison.hosts(kept, made, "is in the index and not in the log")?;
+    comparison.hosts(made, kept, "is in the log and not in the index")?;
     comparison.files(kept, made)?;
     Ok(comparison.records)
 }
@@ -156,6 +158,29 @@ impl Comparison<'_> {
         matches!(self.log.read_blob(at), Err(ReadError::Freed(_)))
     }
 
+    /// Which hosts one of them names, and the other does not.
+    fn hosts(&mut self, one: &Index, other: &Index, how: &str) -> Result<(), IndexError> {
+        let prefix = keys::all_hosted();
+        for record in one.records.scan(&prefix, &prefix) {
+            self.records += 1;
+            let (name, value) = record?;
+            let host = Rest(&name[prefix.len()..]).hash().map(HostKey);
+            let space: Option<SpaceId> = std::str::from_utf8(&value).ok().and_then(|space| space.parse().ok());
+            let broken = || IndexError::new("the index names a host in a broken way");
+            let (host, space) = host.zip(space).ok_or_else(broken)?;
+            let is_named =
+                |index: &Index, name: &[u8]| Ok::<_, IndexError>(index.records.get(name)? == Some(value.clone()));
+            // Under the number that each of them has for the space.
+            let number = |index: &Index| Ok::<_, IndexError>(index.space(&space)?.map(|space| space.number()));
+            let here = number(one)?.is_some_and(|number| name == keys::hosted_space(&host, number));
+            let there = number(other)?.map(|number| is_named(other, &keys::hosted_space(&host, number)));
+            if !here || !there.transpose()?.unwrap_or(false) {
+                self.tell(Some(&space), format!("that {} hosts it {how}", host.did()));
+            }
+        }
+        Ok(())
+    }
+
     /// The uses of files, one file after the other. What the collector has forgotten is missing among the kept.
     fn files(&mut self, kept: &Index, made: &Index) -> Result<(), IndexError> {
         let sides = merge(uses(kept), uses(made), |a: &Uses, b: &Uses| a.0.cmp(&b.0));
@@ -239,6 +264,7 @@ fn called(name: &[u8], letter: u8) -> String {
     match letter {
         b'E' => format!("the entry of key {:?}", key()),
         b'H' => format!("the history of key {:?}", key()),
+        b'D' => format!("a dead write on key {:?}", key()),
         letter => kinds.get(&letter).copied().unwrap_or("a record of no known kind").to_owned(),
     }
 }

@@ -6,6 +6,7 @@ use kvspace_protocol::{
     dag::{Branch, Place},
     id::{Address, BlobHash, EpochId, HostKey, Identity, Incarnation, Key, Millis},
     kv::{Effect, Integrity, Operation, Standing, Value, Version},
+    space::DeadReason,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -64,6 +65,25 @@ pub(super) struct FileUse {
     pub(super) space: String,
     pub(super) key: String,
     pub(super) identity: [u8; 32],
+    pub(super) size: u64,
+}
+
+/// A dead write: where its epoch stands, and why.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct DeadRecord {
+    branch: u32,
+    n: u64,
+    reason: Reason,
+}
+
+/// [`DeadReason`] as records keep it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum Reason {
+    Signature,
+    Authority,
+    Time,
+    After,
+    Content,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -217,6 +237,30 @@ impl Entry {
             Stored::of(key.into(), Identity(identity), Version { seq, epoch: EpochId(epoch), number }, record)
         };
         Ok(Self { winner: winner.map(stored), has_history })
+    }
+}
+
+impl DeadRecord {
+    pub(super) fn new(place: Place, reason: DeadReason) -> Self {
+        let reason = match reason {
+            DeadReason::Signature => Reason::Signature,
+            DeadReason::Authority => Reason::Authority,
+            DeadReason::Time => Reason::Time,
+            DeadReason::After => Reason::After,
+            DeadReason::Content => Reason::Content,
+        };
+        Self { branch: place.branch, n: place.n, reason }
+    }
+
+    pub(super) fn told(self) -> (Place, DeadReason) {
+        let reason = match self.reason {
+            Reason::Signature => DeadReason::Signature,
+            Reason::Authority => DeadReason::Authority,
+            Reason::Time => DeadReason::Time,
+            Reason::After => DeadReason::After,
+            Reason::Content => DeadReason::Content,
+        };
+        (Place { branch: self.branch, n: self.n }, reason)
     }
 }
 

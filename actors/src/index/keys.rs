@@ -5,7 +5,7 @@
 
 use kvspace_protocol::{
     dag::Place,
-    id::{Address, BlobHash, EpochId, Identity, SpaceId},
+    id::{Address, BlobHash, EpochId, HostKey, Identity, SpaceId},
     kv::Version,
 };
 
@@ -81,6 +81,21 @@ pub(super) fn file_use(hash: &BlobHash, number: u32, version: &Version) -> Vec<u
     Name::new(NODE, b'f').and(hash.as_bytes()).and(&number.to_be_bytes()).version(version).0
 }
 
+/// All that hosts are named for.
+pub(super) fn all_hosted() -> Vec<u8> {
+    Name::new(NODE, b'h').0
+}
+
+/// The spaces that this host was ever named for.
+pub(super) fn hosted(host: &HostKey) -> Vec<u8> {
+    Name::new(NODE, b'h').and(&host.0).0
+}
+
+/// That this host was named for the space of this number. The value is the space's id.
+pub(super) fn hosted_space(host: &HostKey, number: u32) -> Vec<u8> {
+    Name::new(NODE, b'h').and(&host.0).and(&number.to_be_bytes()).0
+}
+
 /// Names the records of one space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InSpace(pub(super) u32);
@@ -116,6 +131,16 @@ impl InSpace {
     /// One of them.
     pub(super) fn operation(self, key: &str, identity: &Identity, version: &Version) -> Vec<u8> {
         Name(self.history_of(key, identity)).version(version).0
+    }
+
+    /// The dead writes on a key.
+    pub(super) fn dead(self, key: &str) -> Vec<u8> {
+        Name::new(self.0, b'D').and(key.as_bytes()).and(&[0]).0
+    }
+
+    /// One of them.
+    pub(super) fn dead_write(self, key: &str, version: &Version) -> Vec<u8> {
+        Name(self.dead(key)).version(version).0
     }
 
     /// An epoch by its id.

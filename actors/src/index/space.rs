@@ -6,12 +6,13 @@ use kvspace_protocol::{
     dag::Place,
     id::{Address, BlobHash, EpochId, Identity, Key, Millis, SpaceId},
     kv::{Effect, Operation, Value, Version},
-    space::{EpochAt, View, ViewError},
+    limits::INLINE_BYTES_MAX,
+    space::{DeadReason, EpochAt, View, ViewError},
 };
 
 use super::{
     Index, IndexError, Summary,
-    format::{self, Entry, EpochRecord, PlaceRecord, Stored},
+    format::{self, DeadRecord, Entry, EpochRecord, PlaceRecord, Stored},
     keys::{InSpace, RUN_EPOCHS, Rest},
 };
 use crate::log::Position;
@@ -38,6 +39,17 @@ pub(crate) enum Fate {
     },
     /// The index does not know it: it is dead.
     Unknown,
+}
+
+/// A write that was unsound for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DeadWrite {
+    /// The version it would have had.
+    pub(crate) version: Version,
+    /// Where its epoch stands.
+    pub(crate) place: Place,
+    /// Why.
+    pub(crate) reason: DeadReason,
 }
 
 /// Which keys to read.
@@ -75,6 +87,11 @@ impl SpaceIndex {
         &self.id
     }
 
+    /// Its number in this index.
+    pub(crate) fn number(&self) -> u32 {
+        self.names.0
+    }
+
     /// The index of the whole node.
     pub(crate) fn index(&self) -> &Index {
         &self.index
@@ -103,6 +120,11 @@ impl SpaceIndex {
             }
             entry = again;
         }
+    }
+
+    /// Whether an epoch is held.
+    pub(crate) fn holds_epoch(&self, id: &EpochId) -> Result<bool, IndexError> {
+        Ok(self.index.records.get(&self.names.epoch(id))?.is_some())
     }
 
     /// Whether the log holds the bytes of a delegation.
@@ -159,6 +181,20 @@ impl SpaceIndex {
         Ok(frontier)
     }
 
+    /// The dead writes on a key that are kept, ascending by version.
+    pub(crate) fn dead(&self, key: &str) -> Result<Vec<DeadWrite>, IndexError> {
+        let prefix = self.names.dead(key);
+        let mut dead = Vec::new();
+        for record in self.index.records.scan(&prefix, &prefix) {
+            let (name, value) = record?;
+            let version = Rest(&name[prefix.len()..]).version();
+            let version = version.ok_or_else(|| IndexError::new("the index has a dead write without a version"))?;
+            let (place, reason) = format::decode::<DeadRecord>(&value)?.told();
+            dead.push(DeadWrite { version, place, reason });
+        }
+        Ok(dead)
+    }
+
     /// Counts for the operator.
     pub(crate) fn summary(&self) -> Result<Summary, IndexError> {
         let summary = self.index.records.get(&self.names.summary())?;
@@ -186,12 +222,21 @@ impl SpaceIndex {
         Ok(found)
     }
 
-    /// Where the epoch at `place` lies.
-    pub(super) fn position(&self, place: Place) -> Result<Position, IndexError> {
+    /// Where the epoch at `place` lies in the log; `None` if none stands there.
+    pub(crate) fn find_position(&self, place: Place) -> Result<Option<Position>, IndexError> {
         let record = self.index.records.get(&self.names.place(place))?;
-        let record = record.ok_or_else(|| IndexError::new("the index has no epoch at a place that it names"))?;
-        let PlaceRecord { at, .. } = format::decode(&record)?;
-        Ok(format::position(at))
+        record.map(|record| format::decode(&record).map(|PlaceRecord { at, .. }| format::position(at))).transpose()
+    }
+
+    /// The same of an epoch that is held.
+    pub(super) fn position(&self, place: Place) -> Result<Position, IndexError> {
+        let broken = || IndexError::new("the index has no epoch at a place that it names");
+        self.find_position(place)?.ok_or_else(broken)
+    }
+
+    /// What wins a key, as it is kept: large headers may be missing.
+    pub(crate) fn winning(&self, key: &str) -> Result<Option<Stored>, IndexError> {
+        Ok(self.entry(key)?.winner)
     }
 
     /// Looks large headers up in the log.
@@ -288,9 +333,13 @@ impl View for SpaceIndex {
 }
 
 impl Stored {
-    /// The hash of a large value.
+    /// The hash of a value whose bytes are, or are to be, in a file: a large one, or one that came without them.
     pub(crate) fn file(&self) -> Option<BlobHash> {
-        let value = self.operation.effect.value()?;
-        (value.size > kvspace_protocol::limits::INLINE_BYTES_MAX).then_some(value.blob)
+        self.operation.effect.value().filter(|_| self.at.is_none()).map(|value| value.blob)
+    }
+
+    /// Whether its value is one that never lies in the log.
+    pub(super) fn is_large(&self) -> bool {
+        self.operation.effect.value().is_some_and(|value| value.size > INLINE_BYTES_MAX)
     }
 }

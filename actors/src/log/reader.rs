@@ -56,6 +56,14 @@ impl LogReader {
         record::decode_epoch(&payload).ok_or(ReadError::Damaged(at))
     }
 
+    /// Whether compaction has taken away what was at this position. Nothing is read where nothing was taken away.
+    #[must_use]
+    pub fn has_freed(&self, at: Position) -> bool {
+        let is_compacted = |opened: Arc<Opened>| opened.header.generation > 0;
+        self.segments.get(at.segment).ok().flatten().is_some_and(is_compacted)
+            && matches!(self.read_blob(at), Err(ReadError::Freed(_)))
+    }
+
     /// Whether the record at this position is there and sound.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use kvspace_protocol::{
     authority::{Denied, Grants, Proof},
     capability::lies_beneath,
@@ -10,10 +12,14 @@ use kvspace_protocol::{
     kv::{Effect, Operation},
     limits::{INLINE_BYTES_MAX, PROOFS_MAX},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    io::AsyncReadExt as _,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 use super::{Authorized, Content, Found, ListQuery, Lookup, Node, NodeError, Page, SMALL_BODY_BYTES_MAX};
 use crate::{
+    clock,
     hosted::Hosted,
     index::{PageQuery, Stored},
     log::ReadError,
@@ -21,6 +27,21 @@ use crate::{
 
 /// Entries that a list passes before others get their turn: a few milliseconds.
 const LOOK_MAX: usize = 1024;
+
+/// A value whose bytes are not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PendingValue {
+    pub(crate) space: SpaceId,
+    pub(crate) hash: BlobHash,
+    pub(crate) size: u64,
+}
+
+/// Whoever fetches values from other hosts.
+pub(crate) trait Pending: Send + Sync {
+    /// Waits for the file of a value that somebody wants to read; false when it will not come soon. Who waits goes away
+    /// after [`super::Options::pending_wait`].
+    fn wait(&self, value: PendingValue) -> BoxFuture<'_, bool>;
+}
 
 impl Node {
     /// Whether this node hosts the space.
@@ -64,27 +85,60 @@ impl Node {
     pub async fn read(&self, space: &SpaceId, found: &Found) -> Result<Content, NodeError> {
         let (hash, size) = (found.value.blob, found.value.size);
         if size > INLINE_BYTES_MAX {
-            let opened = self.inner.storage.blobs.open_blob(&hash).await;
-            let opened = opened.map_err(|error| NodeError::Storage(error.to_string()))?;
-            let (file, found_bytes) = opened.ok_or(NodeError::BlobGone)?;
-            if found_bytes != size {
-                tracing::error!(%space, %hash, size, found_bytes, "the file of a value has not the value's size");
-                return Err(NodeError::Storage("the value's bytes are damaged".into()));
-            }
-            return Ok(Content::File(tokio::fs::File::from_std(file), size));
+            return Ok(Content::File(tokio::fs::File::from_std(self.file(space, &hash, size).await?), size));
         }
         let permit = self.share(&self.inner.bytes_out, size).await?;
-        let at = found.at.ok_or(NodeError::BlobPending)?;
-        let bytes = match self.inner.storage.log.read_blob(at) {
-            Ok(bytes) => bytes,
-            Err(ReadError::Freed(_)) => return Err(NodeError::BlobGone),
-            Err(error) => return Err(NodeError::Storage(error.to_string())),
+        let in_log = match found.at.map(|at| self.inner.storage.log.read_blob(at)) {
+            Some(Ok(bytes)) => Some(bytes),
+            None | Some(Err(ReadError::Freed(_))) => None,
+            Some(Err(error)) => return Err(NodeError::Storage(error.to_string())),
+        };
+        let bytes = match in_log {
+            Some(bytes) => bytes,
+            None => whole(self.file(space, &hash, size).await?, size).await?,
         };
         if BlobHash::of(&bytes) != hash {
             tracing::error!(%space, %hash, "the bytes of a value are not what they should be");
             return Err(NodeError::Storage("the value's bytes are damaged".into()));
         }
         Ok(Content::Whole(bytes, permit))
+    }
+
+    /// The file of a value, if need be after it has come.
+    async fn file(&self, space: &SpaceId, hash: &BlobHash, size: u64) -> Result<std::fs::File, NodeError> {
+        let open = async || {
+            let opened = self.inner.storage.blobs.open_blob(hash).await;
+            opened.map_err(|error| NodeError::Storage(error.to_string()))
+        };
+        let mut opened = open().await?;
+        if opened.is_none() && self.pending(space, hash, size).await {
+            opened = open().await?;
+        }
+        let Some((file, found_bytes)) = opened else { return Err(self.missing(space).await?) };
+        if found_bytes != size {
+            tracing::error!(%space, %hash, size, found_bytes, "the file of a value has not the value's size");
+            return Err(NodeError::Storage("the value's bytes are damaged".into()));
+        }
+        Ok(file)
+    }
+
+    /// Waits for the bytes of a value that are not here; true when they may have come.
+    async fn pending(&self, space: &SpaceId, hash: &BlobHash, size: u64) -> bool {
+        let Some(pending) = self.inner.pending.get() else { return false };
+        let value = PendingValue { space: space.clone(), hash: *hash, size };
+        tokio::time::timeout(self.inner.options.pending_wait, pending.wait(value)).await.unwrap_or(false)
+    }
+
+    /// What a value is whose bytes are not here: on its way while there is somebody to get it from.
+    async fn missing(&self, space: &SpaceId) -> Result<NodeError, NodeError> {
+        let hosted = self.hosted(space).await?;
+        let mut hosts = hosted.access().hosts(clock::now());
+        // Nobody names the owner, who may host by the owner's own key.
+        let owner = space.owner().ed25519().filter(|_| *space.owner() != self.inner.did);
+        let dag = hosted.dag();
+        let owner_hosts = owner.is_some_and(|key| dag.branches().iter().any(|branch| branch.host.0 == key));
+        hosts.remove(&self.inner.did);
+        Ok(if hosts.is_empty() && !owner_hosts { NodeError::BlobGone } else { NodeError::BlobPending })
     }
 
     /// Keys with a live value.
@@ -167,6 +221,15 @@ impl Node {
             }
         }
     }
+}
+
+/// All of a small file.
+async fn whole(file: std::fs::File, size: u64) -> Result<Bytes, NodeError> {
+    let failed = |error: std::io::Error| NodeError::Storage(error.to_string());
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+    let mut file = tokio::fs::File::from_std(file).take(size);
+    file.read_to_end(&mut bytes).await.map_err(failed)?;
+    Ok(bytes.into())
 }
 
 fn is_granted(grants: &Grants, key: &str) -> bool {

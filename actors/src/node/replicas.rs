@@ -8,6 +8,8 @@ use kvspace_protocol::{
     kv::{Integrity, Version},
 };
 
+use tokio::time::Instant;
+
 use super::{Node, NodeError};
 
 /// Another host of a space, as far as it is known here.
@@ -58,6 +60,11 @@ pub struct Explanation {
 
 /// Operations of one explanation.
 pub const OPERATIONS_MAX: usize = 100;
+
+/// Epochs that one request waits for.
+pub const WAIT_EPOCHS_MAX: usize = 16;
+/// How long it waits at most.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// One operation on a key.
 #[derive(Debug, Clone)]
@@ -198,11 +205,12 @@ impl Node {
     /// Waits until these epochs are held here, at most for `wait`; peers are asked for them.
     ///
     /// # Errors
-    /// [`NodeError::Behind`] with those that are still missing.
+    /// [`NodeError::Behind`] with those that are still missing; at once when more than [`WAIT_EPOCHS_MAX`] are named.
+    /// [`NodeError::NotHosted`].
     pub async fn wait_for(&self, space: &SpaceId, epochs: &[EpochId], wait: Duration) -> Result<(), NodeError> {
-        let _ = (space, epochs, wait);
-        std::future::ready(()).await;
-        Ok(())
+        let wait = if epochs.len() > WAIT_EPOCHS_MAX { Duration::ZERO } else { wait.min(WAIT_MAX) };
+        let waited = self.hosted(space).await?.wait_for(epochs, Instant::now() + wait).await?;
+        waited.map_err(NodeError::Behind)
     }
 
     /// Why a key reads as it does here.

@@ -3,18 +3,24 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use ed25519_dalek::SigningKey;
-use kvspace_protocol::id::{Did, HostKey, SpaceId};
-use tokio::{sync::Semaphore, task::JoinHandle};
+use kvspace_protocol::{
+    id::{Did, HostKey, SpaceId},
+    sync::Settings,
+};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+};
 
 use super::{
-    Node, Options, SpaceStatus, StartError, Status, StorageStatus, collect::Collector, recover::Recovery,
-    room::DiskRoom,
+    NetworkOptions, Node, Options, SpaceStatus, StartError, Status, StorageStatus, collect::Collector, reads::Pending,
+    recover::Recovery, restored::Restored, room::DiskRoom,
 };
 use crate::{
     blobs::{BlobOptions, Blobs},
@@ -24,9 +30,13 @@ use crate::{
     incarnation::Incarnations,
     index::{self, Index, IndexError},
     log::{Log, LogError, LogOptions},
+    messages::DurableCommit,
+    net::{NetError, NetOptions, Network},
     pool::Pool,
     records::{Records, RecordsOptions},
     registry::Registry,
+    replication::{self, Replication},
+    shared_spaces::SharedSpaces,
     space::{COMMITS_MAX, Storage},
     spaces::Spaces,
 };
@@ -38,9 +48,14 @@ pub(super) const CALLS_MAX: u32 = 16 * 1024;
 pub(super) struct Inner {
     pub(super) options: Options,
     pub(super) did: Did,
+    pub(super) host: HostKey,
     pub(super) spaces: Spaces,
     pub(super) pool: Pool,
     pub(super) registry: Registry,
+    /// Set once if the node speaks to others at all.
+    pub(super) replication: OnceLock<Replication>,
+    /// Set while the spaces have to be caught up before they are written: the folder was made of a backup.
+    pub(super) restored: Option<Restored>,
     pub(super) storage: Storage,
     pub(super) room: DiskRoom,
     /// The memory for values on their way out, in bytes.
@@ -53,8 +68,10 @@ pub(super) struct Inner {
     pub(super) stopping: AtomicBool,
     /// Places in the log that were found broken.
     damaged: u64,
+    /// Who fetches values that are not here; set once the network is there.
+    pub(super) pending: OnceLock<Arc<dyn Pending>>,
     collecting: std::sync::Mutex<Option<(Collector, JoinHandle<()>)>>,
-    _data_dir: DataDir,
+    data_dir: DataDir,
 }
 
 /// What the tests replace.
@@ -63,6 +80,8 @@ pub(crate) struct StorageOptions {
     pub(crate) log: LogOptions,
     pub(crate) blobs: BlobOptions,
     pub(crate) records: RecordsOptions,
+    /// Who hears of each commit.
+    pub(crate) committed: Option<mpsc::Sender<DurableCommit>>,
 }
 
 impl Node {
@@ -71,7 +90,34 @@ impl Node {
     /// # Errors
     /// [`StartError`], a sentence that says what stands in the way.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        Self::start_on(options, StorageOptions::default()).await
+        let network = options.network.clone();
+        let (commits, committed) = replication::commits();
+        let storage = StorageOptions { committed: network.is_some().then_some(commits), ..StorageOptions::default() };
+        let node = Self::start_on(options, storage).await?;
+        let Some(network) = network else { return Ok(node) };
+        if let Err(error) = node.join(network, committed).await {
+            node.stop().await;
+            return Err(error.into());
+        }
+        Ok(node)
+    }
+
+    /// Begins to speak to other nodes.
+    async fn join(
+        &self,
+        network: NetworkOptions,
+        committed: mpsc::Receiver<DurableCommit>,
+    ) -> Result<(), NetError> {
+        let NetworkOptions { listen, peers, mdns, compare_interval } = network;
+        let options = NetOptions { key: self.inner.options.key, listen, peers, mdns };
+        let (network, incoming) = Network::start(options).await?;
+        let settings = Settings {
+            compare_interval_ms: i64::try_from(compare_interval.as_millis()).unwrap_or(i64::MAX),
+            ..Settings::default()
+        };
+        let replication = Replication::start(self, network, incoming, committed, settings);
+        drop(self.inner.replication.set(replication));
+        Ok(())
     }
 
     /// The same on other files.
@@ -128,6 +174,9 @@ impl Node {
     /// Takes no more writes, waits until those under way are answered, and ends the actors, the log and the index.
     pub async fn stop(&self) {
         self.inner.stopping.store(true, Ordering::SeqCst);
+        if let Some(replication) = self.inner.replication.get() {
+            replication.stop().await;
+        }
         let all_answered = self.inner.calls.acquire_many(CALLS_MAX).await;
         // Who asked may be gone and the commit still on its way.
         let all_durable = self.inner.storage.commits.acquire_many(COMMITS_MAX).await;
@@ -145,6 +194,9 @@ impl Node {
             if let Err(error) = inner.storage.index.records().close() {
                 tracing::warn!(%error, "the index is made anew at the next start");
             }
+            if let Err(error) = inner.data_dir.forget_restored() {
+                tracing::warn!(%error, "the next start takes the folder for one just restored");
+            }
         };
         if let Err(error) = tokio::task::spawn_blocking(end).await {
             tracing::error!(%error, "the node did not end cleanly");
@@ -159,6 +211,7 @@ impl Node {
 
 fn open(options: Options, storage: StorageOptions) -> Result<Inner, StartError> {
     let data_dir = DataDir::open(&options.data_dir)?;
+    let committed = storage.committed;
     let disk = storage.log.disk.clone();
     let room = DiskRoom::new(options.data_dir.clone(), disk, options.reserve_free_bytes);
     let blob_options = BlobOptions { reserve_bytes: options.reserve_free_bytes, ..storage.blobs };
@@ -181,10 +234,15 @@ fn open(options: Options, storage: StorageOptions) -> Result<Inner, StartError> 
     let recovered = recover(&data_dir.log(), &data_dir.index(), &log_options, &records, &recovery)?;
     let Recovered { log, index, damaged } = recovered;
     let commits = Arc::new(Semaphore::new(COMMITS_MAX as usize));
-    let storage = Storage { log, blobs, index: index.clone(), incarnations, commits };
+    let shared = SharedSpaces::new(index.clone());
+    let missed = Arc::default();
+    let storage = Storage { log, blobs, index: index.clone(), shared, incarnations, commits, committed, missed };
     let registry = Registry::start(storage.clone(), key)?;
     Ok(Inner {
         did: host.did(),
+        host,
+        replication: OnceLock::new(),
+        restored: data_dir.is_restored().then(Restored::default),
         spaces: Spaces::new(index.clone(), options.active_spaces_max),
         pool: Pool::new(index),
         registry,
@@ -198,9 +256,10 @@ fn open(options: Options, storage: StorageOptions) -> Result<Inner, StartError> 
         calls: Arc::new(Semaphore::new(CALLS_MAX as usize)),
         stopping: AtomicBool::new(false),
         damaged,
+        pending: OnceLock::new(),
         collecting: std::sync::Mutex::new(None),
         options,
-        _data_dir: data_dir,
+        data_dir,
     })
 }
 

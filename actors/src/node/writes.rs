@@ -18,7 +18,7 @@ use crate::{
     blobs::Upload,
     disk::is_full,
     hosted::Hosted,
-    messages::{Call, Held, Request},
+    messages::{Answer, Call, Held, Request},
 };
 
 impl Node {
@@ -55,7 +55,7 @@ impl Node {
         });
         let (authorized_at, borrowed) = (authorized.generation, authorized.borrowed);
         let write = Write { token, authorized_at, borrowed, value, condition };
-        match self.call(&hosted, Call::Write(write), held).await? {
+        match self.call(&hosted, held, |answer| Call::Write(write, answer)).await? {
             Reply::Written(written) => Ok(written),
             Reply::Taken(_) | Reply::Held => Err(NodeError::Storage("a write was answered as a delegation".into())),
         }
@@ -128,7 +128,7 @@ impl Node {
             let judged = self.with_pool(now, |others| hosted.access().revocation(&token, others));
             match judged {
                 Ok((_, borrowed)) => {
-                    self.call(&hosted, Call::Token { token: token.clone(), borrowed }, Held::default()).await?;
+                    self.take_token(&hosted, token.clone(), borrowed).await?;
                     taken = true;
                 }
                 Err(error) => refusal = error,
@@ -172,8 +172,7 @@ impl Node {
             return Ok(false);
         }
         let allowed = self.with_pool(now, |others| hosted.access().delegation(token, others))?;
-        let call = Call::Token { token: token.clone(), borrowed: allowed.borrowed };
-        Ok(matches!(self.call(hosted, call, Held::default()).await?, Reply::Taken(_)))
+        Ok(matches!(self.take_token(hosted, token.clone(), allowed.borrowed).await?, Reply::Taken(_)))
     }
 
     /// Begins to host a space: its first epoch holds the host delegation. Then comes what was parked for it.
@@ -196,8 +195,7 @@ impl Node {
         let allowed = self.with_pool(now, |others| unknown.delegation(token, others))?;
         let index = self.inner.storage.index.new_space(space);
         let hosted = Arc::new(Hosted::opened(index, self.inner.registry.new_core(space)));
-        let call = Call::Token { token: token.clone(), borrowed: allowed.borrowed };
-        if let Err(error) = self.call(&hosted, call, Held::default()).await {
+        if let Err(error) = self.take_token(&hosted, token.clone(), allowed.borrowed).await {
             // The actor and its space hold each other: nobody else knows of them, so that ends here.
             drop(hosted.actor.lock().await.take());
             return Err(error);
@@ -213,13 +211,23 @@ impl Node {
         Ok(())
     }
 
+    async fn take_token(&self, hosted: &Arc<Hosted>, token: Proof, borrowed: Vec<Proof>) -> Result<Reply, NodeError> {
+        self.call(hosted, Held::default(), |answer| Call::Token { token, borrowed, answer }).await
+    }
+
     /// Asks a space's actor and waits for the answer.
-    async fn call(&self, hosted: &Arc<Hosted>, call: Call, mut held: Held) -> Result<Reply, NodeError> {
+    pub(super) async fn call<T>(
+        &self,
+        hosted: &Arc<Hosted>,
+        mut held: Held,
+        call: impl FnOnce(Answer<T>) -> Call,
+    ) -> Result<T, NodeError> {
         held.under_way = Some(self.under_way().await?);
         held.place = Some(self.within_wait(hosted.places.clone()).await?);
-        let (reply, answer) = oneshot::channel();
-        self.inner.registry.deliver(hosted, Request { call, reply, held }).await;
-        answer.await.unwrap_or_else(|_| Err(NodeError::Storage("the space's actor failed; repeat the request".into())))
+        let (answer, answered) = oneshot::channel();
+        self.inner.registry.deliver(hosted, Request { call: call(answer), held }).await;
+        let gone = || NodeError::Storage("the space's actor failed; repeat the request".into());
+        answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
     /// Refuses what would take room that is to stay free.

@@ -15,7 +15,7 @@ use super::store::StoreError;
 use crate::{disk::Disk, failpoint};
 
 /// The format of the index folder that this program writes and reads. Any other is made anew.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// What stands before the number in the state file.
 const WORDS: &str = "kvspace index ";
 /// Larger state files are not ours.
@@ -33,7 +33,7 @@ pub enum Reason {
     /// It went wrong while it was open.
     #[error("the index was found damaged in the last run")]
     Distrusted,
-    /// A later release wrote it.
+    /// Another release wrote it.
     #[error("the index has format {0}, this kvspace reads format {FORMAT}")]
     OtherFormat(u32),
     /// The state file is missing or says nothing known.

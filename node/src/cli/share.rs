@@ -1,16 +1,12 @@
-//! `delegate` and `revoke`.
+//! `delegate`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use kvspace_client::{Address, After, Did, EpochId, KeyPath, KvAbility, Token, clock};
+use kvspace_client::{Did, KeyPath, KvAbility, Token, clock};
 use serde_json::json;
 
-use super::{
-    error::{CliError, USAGE},
-    output::Output,
-    target::{SpaceTarget, read_token},
-};
+use super::{error::CliError, output::Output, target::SpaceTarget};
 
 #[derive(Debug, Args)]
 #[command(
@@ -34,19 +30,6 @@ pub(crate) struct DelegateArgs {
     /// Writes the delegation to this file
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  kvspace revoke notes delegation.txt")]
-pub(crate) struct RevokeArgs {
-    #[command(flatten)]
-    space: SpaceTarget,
-    /// The delegation: its CID, or the file that holds it
-    #[arg(value_name = "CID|FILE")]
-    revoked: String,
-    /// What these epochs have seen stays; may be given again [default: all that the node holds]
-    #[arg(long, value_name = "EPOCH")]
-    after: Vec<EpochId>,
 }
 
 impl DelegateArgs {
@@ -76,32 +59,6 @@ impl DelegateArgs {
     }
 }
 
-impl RevokeArgs {
-    pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
-        let target = target(&self.revoked)?;
-        let after = if self.after.is_empty() { After::NodeFrontier } else { After::Epochs(self.after) };
-        let (space, owner) = (self.space.open().await?, self.space.owner()?);
-        if *space.id().owner() == owner.did() {
-            space.revoke_as_owner(&owner, &target, after).await?;
-        } else {
-            space.revoke(&target, after).await?;
-        }
-        out.result(&format!("revoked\t{target}\n"), &json!({ "revoked": true, "cid": target.to_string() }))
-    }
-}
-
-/// The address of a delegation: given as CID, or of the token in a file.
-fn target(text: &str) -> Result<Address, CliError> {
-    if let Ok(address) = Address::from_proof(text) {
-        return Ok(address);
-    }
-    if !Path::new(text).exists() {
-        let message = format!("`{text}` is neither the CID of a delegation nor a file");
-        return Err(CliError::new(USAGE, message));
-    }
-    Ok(read_token(&text.into())?.address())
-}
-
 /// Reads a number with its unit: s, m, h or d.
 fn duration_ms(text: &str) -> Result<i64, String> {
     let wrong = || format!("`{text}` is not a time; write 90s, 15m, 1h or 7d");
@@ -129,12 +86,5 @@ mod tests {
         for text in ["", "h", "1", "-1h", "0s", "1w", "1é", "9999999999999999999d", "9223372036854775807d"] {
             assert!(duration_ms(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn a_delegation_is_named_by_its_cid_or_file() {
-        let address = Address::of(b"token");
-        assert_eq!(target(&address.to_string()).expect("a CID"), address);
-        assert_eq!(target("/nowhere/file").expect_err("neither").exit, USAGE);
     }
 }

@@ -1,26 +1,20 @@
 //! `kvspace status`.
 
 use clap::Args;
-use kvspace_client::Client;
 use serde_json::Value;
 
-use super::{error::CliError, output::Output};
-
-const OPERATOR: &str = "http://127.0.0.1:8421";
+use super::{error::CliError, output::Output, target::Operator};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  kvspace status --operator http://127.0.0.1:8421")]
 pub(crate) struct StatusArgs {
-    /// Address of the node's operator interface [default: $KVSPACE_OPERATOR, else http://127.0.0.1:8421]
-    #[arg(long, value_name = "URL")]
-    operator: Option<String>,
+    #[command(flatten)]
+    operator: Operator,
 }
 
 impl StatusArgs {
     pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
-        let set = || std::env::var("KVSPACE_OPERATOR").ok().filter(|url| !url.is_empty());
-        let operator = self.operator.or_else(set).unwrap_or_else(|| OPERATOR.into());
-        let status = Client::new(&operator)?.status().await?;
+        let status = self.operator.client()?.status().await?;
         out.result(&table(&status), &status)
     }
 }

@@ -3,7 +3,7 @@
 use std::{env, path::PathBuf};
 
 use clap::Args;
-use kvspace_client::{Client, OwnerKey, Space, SpaceId, Token};
+use kvspace_client::{Client, ClientOptions, EpochId, KeyPath, OwnerKey, ReadYourWrites, Space, SpaceId, Token};
 
 use super::{
     error::{CliError, FAILED, USAGE},
@@ -13,6 +13,7 @@ use super::{
 };
 
 const NODE: &str = "http://127.0.0.1:8420";
+const OPERATOR: &str = "http://127.0.0.1:8421";
 const KEY: &str = "default";
 
 /// Options of all commands that speak to a node.
@@ -36,6 +37,74 @@ pub(crate) struct SpaceTarget {
     delegation: Option<PathBuf>,
     #[command(flatten)]
     target: Target,
+}
+
+/// A key, as text or as it stands in a URI.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct KeyArg {
+    /// The key. What a URI path may not hold is percent-encoded for the node
+    key: String,
+    /// The key is percent-encoded already
+    #[arg(long)]
+    encoded: bool,
+}
+
+impl KeyArg {
+    /// The key as a path.
+    pub(crate) fn path(&self) -> Result<KeyPath, CliError> {
+        read_key(&self.key, self.encoded)
+    }
+
+    /// As it was given.
+    pub(crate) fn text(&self) -> &str {
+        &self.key
+    }
+}
+
+/// A key, as text or percent-encoded.
+pub(crate) fn read_key(key: &str, encoded: bool) -> Result<KeyPath, CliError> {
+    Ok(if encoded { KeyPath::from_path(key)? } else { KeyPath::from_text(key)? })
+}
+
+/// What a node has to have before it answers.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AfterArg {
+    /// Waits until the node has this epoch, the frontier that `put --json` shows; may be given again
+    #[arg(long, value_name = "EPOCH")]
+    after: Vec<EpochId>,
+    /// How long the node waits
+    #[arg(long, value_name = "MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    wait_ms: u64,
+}
+
+impl AfterArg {
+    /// The space, whose reads wait.
+    pub(crate) async fn open(&self, target: &SpaceTarget) -> Result<Space, CliError> {
+        let space = target.open().await?;
+        if self.after.is_empty() {
+            return Ok(space);
+        }
+        let wait = ReadYourWrites::Within { wait_ms: self.wait_ms };
+        let options = ClientOptions { read_your_writes: wait, ..ClientOptions::default() };
+        let space = space.at(&Client::with_options(space.client().node(), options)?);
+        self.after.iter().for_each(|epoch| space.see(*epoch));
+        Ok(space)
+    }
+}
+
+/// The operator's interface of a node.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Operator {
+    /// Address of the node's operator interface [default: $KVSPACE_OPERATOR, else http://127.0.0.1:8421]
+    #[arg(long, value_name = "URL")]
+    operator: Option<String>,
+}
+
+impl Operator {
+    pub(crate) fn client(&self) -> Result<Client, CliError> {
+        let operator = self.operator.clone().or_else(|| set("KVSPACE_OPERATOR")).unwrap_or_else(|| OPERATOR.into());
+        Ok(Client::new(&operator)?)
+    }
 }
 
 impl Target {
@@ -69,6 +138,11 @@ impl SpaceTarget {
 
     pub(crate) fn client(&self) -> Result<Client, CliError> {
         self.target.client()
+    }
+
+    /// As it was given.
+    pub(crate) fn text(&self) -> &str {
+        &self.space
     }
 
     /// The id, a short name being one of the key's own spaces.

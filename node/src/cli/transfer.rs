@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kvspace_client::Progress;
+use kvspace_client::{Millis, Progress};
 
 use super::output::{is_watched, progress_line};
 
@@ -62,6 +62,17 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
+/// How long ago something was, in round numbers.
+pub(crate) fn ago(at: Millis, now: Millis) -> String {
+    let seconds = now.0.saturating_sub(at.0).max(0) / 1000;
+    match seconds {
+        0..60 => format!("{seconds} s ago"),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..86_400 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}
+
 /// So many things.
 pub(crate) fn some(count: u64, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
@@ -76,6 +87,8 @@ mod tests {
         assert_eq!(line(50 << 20, Some(100 << 20)), "50 MiB of 100 MiB (50 %)");
         assert_eq!(line(1 << 20, None), "1 MiB");
         assert_eq!((bytes(17), bytes(5000)), ("17 B".to_owned(), "4 KiB".to_owned()));
+        let ages = [500, 59_999, 60_000, 7_200_000, 172_800_000].map(|ms| ago(Millis(0), Millis(ms)));
+        assert_eq!(ages, ["0 s ago", "59 s ago", "1 min ago", "2 h ago", "2 d ago"]);
         assert_eq!((some(1, "key"), some(0, "key")), ("1 key".to_owned(), "0 keys".to_owned()));
         assert_eq!(line(3 << 29, Some(2 << 30)), "1.5 GiB of 2.0 GiB (75 %)");
     }

@@ -14,7 +14,12 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{error::CliError, output::Output, target::SpaceTarget, transfer::ProgressLine};
+use super::{
+    error::CliError,
+    output::Output,
+    target::{AfterArg, KeyArg, SpaceTarget, read_key},
+    transfer::ProgressLine,
+};
 
 /// What comes from a pipe is held in memory up to this size, and in a temporary file beyond it.
 const PIPED_IN_MEMORY_BYTES: usize = 8 * 1024 * 1024;
@@ -52,6 +57,8 @@ pub(crate) struct GetArgs {
     space: SpaceTarget,
     #[command(flatten)]
     key: KeyArg,
+    #[command(flatten)]
+    after: AfterArg,
     /// Writes the value to this file, when all of it is there and its hash is right
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -64,6 +71,8 @@ pub(crate) struct HeadArgs {
     space: SpaceTarget,
     #[command(flatten)]
     key: KeyArg,
+    #[command(flatten)]
+    after: AfterArg,
 }
 
 #[derive(Debug, Args)]
@@ -71,6 +80,8 @@ pub(crate) struct HeadArgs {
 pub(crate) struct LsArgs {
     #[command(flatten)]
     space: SpaceTarget,
+    #[command(flatten)]
+    after: AfterArg,
     /// Lists this key and what lies beneath it at a `/`; all keys without it
     prefix: Option<String>,
     /// Keys are percent-encoded, as they stand in a URI, and written so
@@ -94,26 +105,6 @@ pub(crate) struct RmArgs {
     /// Only if the value that is there has this entity tag
     #[arg(long, value_name = "ETAG")]
     if_match: Option<String>,
-}
-
-/// A key, as text or as it stands in a URI.
-#[derive(Debug, Clone, Args)]
-struct KeyArg {
-    /// The key. What a URI path may not hold is percent-encoded for the node
-    key: String,
-    /// The key is percent-encoded already
-    #[arg(long)]
-    encoded: bool,
-}
-
-impl KeyArg {
-    fn path(&self) -> Result<KeyPath, CliError> {
-        read_key(&self.key, self.encoded)
-    }
-}
-
-fn read_key(key: &str, encoded: bool) -> Result<KeyPath, CliError> {
-    Ok(if encoded { KeyPath::from_path(key)? } else { KeyPath::from_text(key)? })
 }
 
 /// The key for a line of a list. One that would break the line stays encoded.
@@ -208,7 +199,7 @@ fn show_written(out: &Output, did: &str, space: &Space, key: &KeyPath, written: 
 impl GetArgs {
     pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
         let key = self.key.path()?;
-        let space = self.space.open().await?;
+        let space = self.after.open(&self.space).await?;
         let (line, progress) = ProgressLine::start();
         match &self.output {
             Some(path) => {
@@ -262,7 +253,7 @@ fn readable(_path: &Path) -> std::io::Result<()> {
 impl HeadArgs {
     pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
         let key = self.key.path()?;
-        let space = self.space.open().await?;
+        let space = self.after.open(&self.space).await?;
         let head = space.head(&key).await?;
         let facts = [
             ("etag", head.etag.clone()),
@@ -287,7 +278,7 @@ fn describe(space: &Space, key: &KeyPath, head: &Head) -> Value {
 impl LsArgs {
     pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
         let prefix = self.prefix.as_deref().map(|prefix| read_key(prefix, self.encoded)).transpose()?;
-        let space = self.space.open().await?;
+        let space = self.after.open(&self.space).await?;
         let mut list = List { out, space: space.id().clone(), encoded: self.encoded, count: 0 };
         if self.limit.is_none() && self.cursor.is_none() {
             let mut keys = pin!(space.list_all(prefix));

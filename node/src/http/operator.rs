@@ -14,6 +14,9 @@ use super::{
     headers, healthz, rejected, with,
 };
 
+mod metrics;
+mod peers;
+
 /// Spaces in one answer, if the operator does not say.
 const SPACES: usize = 1_000;
 
@@ -27,20 +30,26 @@ struct Which {
     limit: Option<usize>,
 }
 
-/// `GET /status?after=<space>&limit=<n>` and `GET /healthz`
+/// `GET /status?after=<space>&limit=<n>`, `GET /metrics`, `GET /healthz`, and what there is beneath `/peers`
 pub(crate) fn routes(context: &Arc<Context>) -> BoxedFilter<(Response,)> {
     let status = warp::path!("status")
         .and(warp::get())
         .and(with(context))
         .and(warp::query())
         .map(|context: Arc<Context>, which: Which| answer(status(&context, &which)));
-    healthz().or(status).unify().recover(rejected).unify().boxed()
+    let others = peers::routes(context).or(metrics::routes(context)).unify();
+    healthz().or(status).unify().or(others).unify().recover(rejected).unify().boxed()
 }
 
 fn status(context: &Context, which: &Which) -> Result<Response, HttpError> {
     let status = context.node.status(which.after.as_ref(), which.limit.unwrap_or(SPACES));
     let status = status.map_err(|error| HttpError::node(Call::Invoke, &error))?;
-    Ok(headers::json(document(context.node.did().as_str(), &status).to_string()))
+    let mut document = document(context.node.did().as_str(), &status);
+    let peers = context.node.peers();
+    let connected = peers.iter().filter(|peer| peer.connected.is_some()).count();
+    document["p2p"] = json!(context.node.p2p_addresses());
+    document["peers"] = json!({ "known": peers.len(), "connected": connected });
+    Ok(headers::json(document.to_string()))
 }
 
 fn document(did: &str, status: &Status) -> Value {

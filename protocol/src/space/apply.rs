@@ -5,17 +5,21 @@ use std::sync::Arc;
 
 use super::{
     cut::{Carrier, Cuts, Revocation},
-    effect::{Change, NewEpoch},
-    judge::{Ancestry, CheckedEpoch, Judged, Verdict, effects, integrity},
+    effect::{Change, DeadReason, NewEpoch},
+    judge::{Ancestry, CheckedEpoch, Judged, Verdict, effects, integrity, operations},
     tokens::Tokens,
     view::{EpochAt, Overlay, View, ViewError},
 };
 use crate::{
-    authority::{Access, AccessChange, Chain, Proof, Proofs, RevocationStanding, identities_beneath},
+    authority::{
+        Access, AccessChange, Chain, Proof, Proofs, RevocationStanding, identities_beneath, is_host_delegation,
+    },
     capability::Role,
     dag::{Dag, Link, Place, Vector},
-    id::{Address, EpochId, Identity, Key, SpaceId},
+    epoch::Header,
+    id::{Address, Did, EpochId, HostKey, Identity, Key, SpaceId},
     kv::{Effect, Operation, Standing, Value, Version, Winner},
+    limits::KEY_BYTES_MAX,
 };
 
 /// What a space knows beside its keys: a function of the set of epochs.
@@ -103,11 +107,16 @@ impl Log {
         for (event, token) in (0u16..).zip(&checked.tokens) {
             let Some(token) = token.as_ref().filter(|token| token.role() == Role::Delegation) else { continue };
             if self.tokens.learn(token, place, &self.dag, &judged.past) {
-                applied.push(view, Change::Delegation { address: token.address(), place, event });
+                let named = token.audience_did().filter(|host| is_host_delegation(token, space, host));
+                let hosts = named.and_then(Did::ed25519).map(HostKey);
+                applied.push(view, Change::Delegation { address: token.address(), place, event, hosts });
             }
             if !self.access.holds(&token.address()) {
                 applied.access(&mut self.access, AccessChange::Delegation(token.clone()));
             }
+        }
+        for change in dead(space, checked, place, &judged) {
+            applied.push(view, change);
         }
         let changes_cuts = revokes && self.revoke_all(space, place, &judged, view, &mut applied)?;
         let affected = if changes_cuts { self.cuts.settle() } else { BTreeSet::new() };
@@ -193,14 +202,26 @@ impl Log {
 
     /// Whether an operation is cut off by a revocation.
     pub(super) fn is_void(&self, operation: &Operation) -> bool {
-        if self.cuts.is_empty() {
-            return false;
-        }
+        self.is_void_under(&self.cuts, operation)
+    }
+
+    /// Whether it is, if these are the revocations.
+    pub(super) fn is_void_under(&self, cuts: &Cuts, operation: &Operation) -> bool {
+        !cuts.is_empty() && cuts.voids(&self.chain_of(operation), operation.place, &operation.version)
+    }
+
+    /// The identities of all delegations that an operation rests on.
+    pub(super) fn chain_of(&self, operation: &Operation) -> BTreeSet<Identity> {
         let mut chain = BTreeSet::new();
         for root in operation.standing.roots() {
             chain.extend(self.chains.get(root).into_iter().flat_map(|members| members.iter().copied()));
         }
-        self.cuts.voids(&chain, operation.place, &operation.version)
+        chain
+    }
+
+    /// Whether a delegation that operations stand on is this one, or rests on it.
+    pub(super) fn rests_on(&self, root: &Address, delegation: &Identity) -> bool {
+        self.chains.get(root).is_some_and(|members| members.contains(delegation))
     }
 
     /// What an operation stands on, with the chains noted for later.
@@ -242,6 +263,7 @@ impl Log {
             }
         }
         let revocation = Revocation {
+            address: token.address(),
             target: standing.target.identity(),
             rests_on: standing.rests_on.clone(),
             after,
@@ -269,6 +291,29 @@ impl Applied {
         access.apply(change.clone());
         self.access.push(change);
     }
+}
+
+/// The writes of a judged epoch's dead events.
+fn dead<'a>(
+    space: &'a SpaceId,
+    checked: &'a CheckedEpoch,
+    place: Place,
+    judged: &'a Judged,
+) -> impl Iterator<Item = Change> {
+    let Header { seq, .. } = checked.epoch.header;
+    (0u16..).zip(&judged.verdicts).flat_map(move |(event, verdict)| {
+        let token = checked.token(event).map(|token| &***token).or_else(|| checked.unsigned.get(&event));
+        let (reason, token) = match verdict {
+            Verdict::Dead(reason) => (*reason, token),
+            Verdict::Delegation | Verdict::Revocation(..) | Verdict::Operations(..) => (DeadReason::Signature, None),
+        };
+        let writes = token.into_iter().flat_map(|token| (0u16..).zip(operations(token, space)));
+        let short = writes.filter(|(_, (key, _))| key.len() <= KEY_BYTES_MAX);
+        short.map(move |(number, (key, _))| {
+            let version = Version::new(seq, checked.epoch.id, event, number);
+            Change::Dead { key: key.into(), version, place, reason }
+        })
+    })
 }
 
 fn write(

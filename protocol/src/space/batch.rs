@@ -16,6 +16,7 @@ const EVENT_OVERHEAD_BYTES: usize = 256;
 const META_OVERHEAD_BYTES: usize = 6;
 
 /// The host's own chain.
+#[derive(Clone, Copy)]
 pub(super) struct Own {
     pub(super) incarnation: Incarnation,
     /// The last epoch of this incarnation and its number.
@@ -25,6 +26,7 @@ pub(super) struct Own {
 }
 
 /// One event to be.
+#[derive(Clone)]
 pub(super) struct Item {
     pub(super) number: u64,
     pub(super) token: Proof,
@@ -98,13 +100,15 @@ impl Batch {
         self.outcomes.clear();
     }
 
-    /// The items that fit into one epoch and its commit.
-    pub(super) fn take(&mut self) -> Vec<Item> {
+    /// The items that fit into one epoch and its commit, in which so many bytes of others are already.
+    pub(super) fn take(&mut self, others_bytes: usize) -> Vec<Item> {
         let (mut bytes, mut inline_bytes) = (0, 0);
+        let left = (EPOCH_BODY_BYTES_MAX as u64 + COMMIT_INLINE_BYTES_MAX).saturating_sub(others_bytes as u64);
         let fits = |item: &&Item| {
             bytes += item.bytes_max();
             inline_bytes += item.value.as_ref().filter(|value| value.inline.is_some()).map_or(0, |value| value.size);
-            bytes <= EPOCH_BODY_BYTES_MAX && inline_bytes <= COMMIT_INLINE_BYTES_MAX
+            let fits_epoch = bytes <= EPOCH_BODY_BYTES_MAX && inline_bytes <= COMMIT_INLINE_BYTES_MAX;
+            fits_epoch && bytes as u64 + inline_bytes <= left
         };
         let count = self.items.iter().take(COMMIT_EVENTS_MAX).take_while(fits).count();
         self.items.drain(..count).collect()

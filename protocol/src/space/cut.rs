@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     dag::{Place, Vector},
-    id::Identity,
+    id::{Address, Identity},
     kv::Version,
 };
 
@@ -25,6 +25,15 @@ impl Cut {
     }
 }
 
+/// Which rule of the design's section "Which write wins" gave a cut its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// Rule 6: what the revocation names in `after`, or else what those had seen who carry it.
+    Cut,
+    /// Rule 7: that, widened because its signer had been revoked before.
+    Widened,
+}
+
 /// An epoch that carries a revocation.
 #[derive(Debug, Clone)]
 pub(super) struct Carrier {
@@ -38,6 +47,8 @@ pub(super) struct Carrier {
 /// A revocation that counts.
 #[derive(Debug, Clone)]
 pub(super) struct Revocation {
+    /// The token, by one of its spellings.
+    pub(super) address: Address,
     /// The delegation it ends.
     pub(super) target: Identity,
     /// What it rests on, whichever epoch carries it.
@@ -67,6 +78,12 @@ impl Revocation {
         if !self.carriers.iter().any(covers) {
             self.carriers.push(carrier);
         }
+    }
+
+    /// What it lets stand as long as nobody widens it.
+    fn seen(&self) -> Vector {
+        let pasts = || self.carriers.iter().map(|carrier| carrier.past.clone()).reduce(|seen, past| seen.meet(&past));
+        self.after.clone().or_else(pasts).unwrap_or_default()
     }
 
     /// Whether this one may widen what `other` lets stand, carried by an epoch with which it rests on `rests_on`.
@@ -113,6 +130,22 @@ impl Cuts {
         let revocations = chain.iter().filter_map(|member| self.targets.get(member)).flatten();
         let mut cuts = revocations.filter_map(|id| self.cuts.get(id));
         cuts.any(|cut| !cut.contains(place, version.event()))
+    }
+
+    /// The first revocation of this chain that cuts the operation off: what it revokes, itself, and by which rule.
+    pub(super) fn why(
+        &self,
+        chain: &BTreeSet<Identity>,
+        place: Place,
+        version: &Version,
+    ) -> Option<(Identity, Address, Rule)> {
+        let targets = chain.iter().filter_map(|member| self.targets.get_key_value(member));
+        let mut revocations = targets.flat_map(|(target, ids)| ids.iter().map(move |id| (target, id)));
+        revocations.find_map(|(target, id)| {
+            let (cut, revocation) = (self.cuts.get(id)?, self.revocations.get(id)?);
+            let rule = || if cut.seen == revocation.seen() { Rule::Cut } else { Rule::Widened };
+            (!cut.contains(place, version.event())).then(|| (*target, revocation.address, rule()))
+        })
     }
 
     /// Rules 6 and 7.

@@ -1,6 +1,9 @@
 //! What goes into the state machine and what comes out of it, as values.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -92,7 +95,25 @@ pub struct Commit {
     /// The epochs, ancestors first.
     pub epochs: Vec<Logged>,
     /// What the index has to learn once the epochs are durable; absolute values, in order.
-    pub changes: Vec<Change>,
+    pub changes: Arc<Vec<Change>>,
+}
+
+impl Commit {
+    pub(super) fn change(&mut self, changes: Vec<Change>) {
+        Arc::make_mut(&mut self.changes).extend(changes);
+    }
+
+    /// The bytes of the epochs and the values beside them.
+    pub(super) fn bytes(&self) -> usize {
+        self.epochs.iter().map(Logged::bytes).sum()
+    }
+}
+
+impl Logged {
+    fn bytes(&self) -> usize {
+        let values = self.values.iter().map(|(_, bytes)| bytes.len());
+        self.signed.header.len() + self.signed.body.len() + values.sum::<usize>()
+    }
 }
 
 /// An epoch that becomes durable.
@@ -119,6 +140,8 @@ pub enum Change {
         place: Place,
         /// The event's index in the epoch.
         event: u16,
+        /// The host of this space that it names, if it names one.
+        hosts: Option<HostKey>,
     },
     /// An operation that is not dead.
     Operation(Operation),
@@ -140,6 +163,16 @@ pub enum Change {
         /// The winning operation.
         winner: Option<Operation>,
     },
+}
+
+impl Change {
+    /// The value that an operation puts.
+    pub(super) fn value(&self) -> Option<BlobHash> {
+        match self {
+            Self::Operation(operation) => operation.effect.value().map(|value| value.blob),
+            Self::Epoch(_) | Self::Delegation { .. } | Self::Dead { .. } | Self::Winner { .. } => None,
+        }
+    }
 }
 
 /// What an index keeps of an epoch.

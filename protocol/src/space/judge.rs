@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    effect::Invalid,
+    effect::{DeadReason, Invalid},
     tokens::{Present, Tokens},
     view::{EpochAt, View, ViewError},
 };
@@ -18,7 +18,7 @@ use crate::{
     capability::{Resource, Role, Token, Verified},
     dag::{Dag, Past, Place},
     epoch::{Epoch, Event, Header, Malformed, SignedEpoch},
-    id::{Address, EpochId, HostKey, SpaceId},
+    id::{Address, EpochId, HostKey, Millis, SpaceId},
     kv::{Integrity, Value, Version},
     limits::{EXPIRY_GRACE_MS, KEY_BYTES_MAX},
 };
@@ -33,6 +33,8 @@ pub struct CheckedEpoch {
     pub(super) epoch: Epoch,
     /// Of each event the token, `None` when it does not decode or its signature does not hold.
     pub(super) tokens: Vec<Option<Proof>>,
+    /// The tokens that decode and whose signature does not hold, by event.
+    pub(super) unsigned: BTreeMap<u16, Token>,
 }
 
 impl CheckedEpoch {
@@ -65,12 +67,21 @@ impl CheckedEpoch {
     fn assume_tokens(epoch: Epoch) -> Self {
         let read = |event: &Event| Token::from_stored(event.token.clone().into()).ok();
         let tokens = epoch.events.iter().map(|event| read(event).map(|token| Arc::new(Verified::assume(token))));
-        Self { tokens: tokens.collect(), epoch }
+        Self { tokens: tokens.collect(), unsigned: BTreeMap::new(), epoch }
     }
 
     fn verify_tokens(epoch: Epoch) -> Self {
-        let verify = |event: &Event| Token::from_stored(event.token.clone().into()).ok()?.verify().ok().map(Arc::new);
-        Self { tokens: epoch.events.iter().map(verify).collect(), epoch }
+        let read = |event: &Event| Token::from_stored(event.token.clone().into()).ok();
+        let mut unsigned = BTreeMap::new();
+        let verify = |(index, event)| {
+            let verified = read(event)?.verify().ok().map(Arc::new);
+            if verified.is_none() {
+                unsigned.extend(read(event).map(|token| (index, token)));
+            }
+            verified
+        };
+        let tokens = (0u16..).zip(&epoch.events).map(verify).collect();
+        Self { tokens, unsigned, epoch }
     }
 
     /// The epoch.
@@ -101,7 +112,7 @@ impl CheckedEpoch {
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// Unsound for ever.
-    Dead,
+    Dead(DeadReason),
     Delegation,
     Revocation(Proof, Box<RevocationStanding>),
     /// An invocation, with the closure of its proofs.
@@ -175,8 +186,8 @@ impl Bench<'_> {
         for (event, token) in checked.epoch.events.iter().zip(&checked.tokens) {
             let present = Present { tokens: self.tokens, dag: self.dag, past: &past, body: &body };
             let verdict = match token {
-                None => Verdict::Dead,
-                Some(token) => self.sound(&checked.epoch, event, token, &present)?.unwrap_or(Verdict::Dead),
+                None => Verdict::Dead(DeadReason::Signature),
+                Some(token) => self.sound(&checked.epoch, event, token, &present)?.unwrap_or_else(Verdict::Dead),
             };
             if let Some(token) = token.as_ref().filter(|token| token.role() == Role::Delegation) {
                 body.insert(token.address(), token.clone());
@@ -188,14 +199,8 @@ impl Bench<'_> {
 
     /// Rules 1 (the sizes that need the tokens) and 4.
     fn check_links(&self, checked: &CheckedEpoch, ancestry: &Ancestry) -> Result<(), Invalid> {
+        check_alone(checked, self.space)?;
         let header = &checked.epoch.header;
-        if header.space != *self.space {
-            return Err(Invalid::Space);
-        }
-        let keys = checked.tokens.iter().flatten().flat_map(|token| operations(token, self.space));
-        if keys.into_iter().any(|(key, _)| key.len() > KEY_BYTES_MAX) {
-            return Err(Invalid::Key);
-        }
         if let Some(prev) = ancestry.prev {
             let same_chain = self.dag.chain(prev.place) == Some((header.host, header.incarnation));
             if !same_chain || prev.place.n.checked_add(1) != Some(header.n) {
@@ -212,9 +217,8 @@ impl Bench<'_> {
     fn host(&self, checked: &CheckedEpoch, past: &Past) -> Result<Chain, Invalid> {
         let header = &checked.epoch.header;
         let host = header.host.did();
-        let Some(address) = header.proof else {
-            return if host == *self.space.owner() { Ok(Chain::default()) } else { Err(Invalid::Host) };
-        };
+        // Without a proof it is the owner.
+        let Some(address) = header.proof else { return Ok(Chain::default()) };
         let delegations = checked.tokens.iter().flatten().filter(|token| token.role() == Role::Delegation);
         let body: BTreeMap<Address, Proof> = delegations.map(|token| (token.address(), token.clone())).collect();
         let present = Present { tokens: self.tokens, dag: self.dag, past, body: &body };
@@ -226,36 +230,55 @@ impl Bench<'_> {
         Ok(own)
     }
 
-    /// Rules 5, 6 and 7; `None` is dead.
+    /// Rules 5, 6 and 7; the inner error says why it is dead.
     fn sound(
         &self,
         epoch: &Epoch,
         event: &Event,
         token: &Proof,
         present: &Present<'_>,
-    ) -> Result<Option<Verdict>, ViewError> {
+    ) -> Result<Result<Verdict, DeadReason>, ViewError> {
         let time = epoch.time();
-        if !within(token, time, EXPIRY_GRACE_MS) || !self.after_is_past(token, present.past)? {
-            return Ok(None);
+        if !within(token, time, EXPIRY_GRACE_MS) {
+            return Ok(Err(DeadReason::Time));
         }
-        let in_force = |chain: &Chain| chain.in_force(time, EXPIRY_GRACE_MS);
-        Ok(match token.role() {
+        if !self.after_is_past(token, present.past)? {
+            return Ok(Err(DeadReason::After));
+        }
+        Ok(self.authorized(event, token, present, time))
+    }
+
+    /// The rest of rule 5, and of 6 and 7 what needs the chain.
+    fn authorized(
+        &self,
+        event: &Event,
+        token: &Proof,
+        present: &Present<'_>,
+        time: Millis,
+    ) -> Result<Verdict, DeadReason> {
+        let in_force = |chain: &Chain| {
+            if chain.in_force(time, EXPIRY_GRACE_MS) { Ok(()) } else { Err(DeadReason::Time) }
+        };
+        match token.role() {
             Role::Delegation if event.values.is_empty() => {
-                let held = chain(token, Purpose::Delegate, present).is_ok_and(|chain| in_force(&chain));
-                held.then_some(Verdict::Delegation)
+                let held = chain(token, Purpose::Delegate, present).map_err(|_| DeadReason::Authority)?;
+                in_force(&held).map(|()| Verdict::Delegation)
             }
             Role::Revocation { .. } if event.values.is_empty() => {
-                let standing = judge_revocation(token, self.space, present).ok();
-                let standing = standing.filter(|standing| in_force(&standing.proofs));
-                standing.map(|standing| Verdict::Revocation(token.clone(), Box::new(standing)))
+                let standing = judge_revocation(token, self.space, present).map_err(|_| DeadReason::Authority)?;
+                in_force(&standing.proofs)?;
+                Ok(Verdict::Revocation(token.clone(), Box::new(standing)))
             }
             Role::Invocation => {
-                let held = chain(token, Purpose::Invoke, present).ok().filter(in_force);
-                let held = held.filter(|_| content_holds(token, &event.values, self.space));
-                held.map(|chain| Verdict::Operations(token.clone(), chain))
+                let held = chain(token, Purpose::Invoke, present).map_err(|_| DeadReason::Authority)?;
+                in_force(&held)?;
+                if !content_holds(token, &event.values, self.space) {
+                    return Err(DeadReason::Content);
+                }
+                Ok(Verdict::Operations(token.clone(), held))
             }
-            Role::Delegation | Role::Revocation { .. } => None,
-        })
+            Role::Delegation | Role::Revocation { .. } => Err(DeadReason::Content),
+        }
     }
 
     fn after_is_past(&self, token: &Token, past: &Past) -> Result<bool, ViewError> {
@@ -266,6 +289,27 @@ impl Bench<'_> {
         }
         Ok(true)
     }
+}
+
+/// What needs no other epoch of the rules 1 and 3.
+pub(super) fn check_alone(checked: &CheckedEpoch, space: &SpaceId) -> Result<(), Invalid> {
+    let header = &checked.epoch.header;
+    if header.space != *space {
+        return Err(Invalid::Space);
+    }
+    if checked
+        .tokens
+        .iter()
+        .flatten()
+        .flat_map(|token| operations(token, space))
+        .any(|(key, _)| key.len() > KEY_BYTES_MAX)
+    {
+        return Err(Invalid::Key);
+    }
+    if header.proof.is_none() && header.host.did() != *space.owner() {
+        return Err(Invalid::Host);
+    }
+    Ok(())
 }
 
 /// The operations a token does in `space`, in byte order of resource and ability: the key, and whether it is a put.

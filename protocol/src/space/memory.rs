@@ -40,7 +40,7 @@ impl MemoryView {
     pub fn absorb(&mut self, change: &Change) {
         match change {
             Change::Epoch(epoch) => self.insert(epoch),
-            Change::Delegation { address, place, event } => {
+            Change::Delegation { address, place, event, .. } => {
                 let places = self.delegations.entry(*address).or_default();
                 if !places.contains(&(*place, *event)) {
                     places.push((*place, *event));

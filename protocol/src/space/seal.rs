@@ -1,6 +1,6 @@
 //! A batch becomes an epoch of this host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Fault, Space,
@@ -34,7 +34,7 @@ impl Space {
             return Ok(());
         }
         self.merge_heads(now, view, commit)?;
-        let items = self.batch.take();
+        let items = self.batch.take(commit.bytes());
         let Some(last) = items.last().map(|item| item.number) else { return Ok(()) };
         let (id, seq) = self.append(now, &items, view, commit)?;
         self.batch.sealed = last;
@@ -113,7 +113,7 @@ impl Space {
         // A delegation stands in the log by its bytes, dead or not: revoked may be what expired long ago.
         let acts = |item: &Item| item.token.role() != Role::Delegation;
         let mut verdicts = items.iter().zip(&judged.verdicts);
-        if verdicts.any(|(item, verdict)| acts(item) && matches!(verdict, Verdict::Dead)) {
+        if verdicts.any(|(item, verdict)| acts(item) && matches!(verdict, Verdict::Dead(_))) {
             return Err(Fault::Batch);
         }
         // Queued delegations and revocations are in `access` already, so that later calls were judged by them.
@@ -121,7 +121,7 @@ impl Space {
         let (id, seq) = (checked.epoch.id, checked.epoch.header.seq);
         self.own.last = Some((id, checked.epoch.header.n));
         self.own.seq = seq;
-        commit.changes.extend(applied.changes);
+        commit.change(applied.changes);
         commit.epochs.push(Logged { signed: checked.epoch.signed, values: Vec::new(), told: BTreeSet::new() });
         Ok((id, seq))
     }
@@ -154,7 +154,8 @@ impl Space {
             values: item.value.iter().map(as_value).collect(),
         };
         let epoch = Epoch::sign(header, items.iter().map(event).collect(), &self.key).map_err(|_| Fault::Batch)?;
-        Ok(CheckedEpoch { epoch, tokens: items.iter().map(|item| Some(item.token.clone())).collect() })
+        let tokens = items.iter().map(|item| Some(item.token.clone())).collect();
+        Ok(CheckedEpoch { epoch, tokens, unsigned: BTreeMap::new() })
     }
 
     /// The clock of an epoch made now on top of everything held, `None` when that lies more than a minute ahead of `now`.

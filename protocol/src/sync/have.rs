@@ -74,7 +74,8 @@ impl Have {
         if heads.len() <= HEADS_MAX { Self::Heads(heads.collect()) } else { Self::branches(dag, HEADS_MAX) }
     }
 
-    /// What it says when its heads are not known to the other: at most `tips_max` branches.
+    /// What it says when its heads are not known to the other: at most `tips_max` branches. With none all counts as lacking,
+    /// unless all is equal.
     #[must_use]
     pub fn branches(dag: &Dag, tips_max: usize) -> Self {
         let mut tips = all_tips(dag);
@@ -117,8 +118,8 @@ impl Have {
                             }
                         }
                     }
-                    // Whoever has told as many as a message holds lacks what it did not tell.
-                    _ if tips.len() >= TIPS_MAX => {}
+                    // Whoever has told as many as a message holds, or means to tell none, lacks what it did not tell.
+                    _ if tips.is_empty() || tips.len() >= TIPS_MAX => {}
                     _ => return Ok(Lacking::Unknown),
                 }
             }

@@ -1,16 +1,56 @@
 //! When to ask whom for what.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
+    sync::Arc,
+};
 
-use super::message::{Cursor, Pushed, Sent, Verdict};
-use crate::id::{EpochId, HostKey, Millis, SpaceId};
+use self::{
+    known::KnownHeads,
+    peer::Peer,
+    pull::{Cause, Next, Task},
+    random::Random,
+};
+use super::message::{Cursor, Pushed, Refused, Sent, Verdict};
+use crate::{
+    id::{EpochId, HostKey, Millis, SpaceId},
+    limits::RENEW_AFTER,
+};
+
+mod known;
+mod peer;
+mod pull;
+mod random;
 
 /// The replication of one node: which peers are there, what is compared and pulled when, and what is pushed to whom.
 ///
 /// Inputs are `handle_*`, each with the time; drain `poll_output` after each; `poll_timeout` says when to wake. It holds no
 /// epochs but those on their way to a peer, reads nothing, and survives a restart by being made anew: what it would have done
-/// is found again by comparing.
-pub struct Replicator;
+/// is found again by comparing. Each request that it gives out has to end: by its outcome, or because the peer is gone.
+///
+/// Bounds: one comparison and one push a peer, pulls and bytes by [`Settings`], spaces a peer and heads that are remembered
+/// by [`crate::limits`]. There are as many peers as connections.
+pub struct Replicator {
+    settings: Settings,
+    random: Random,
+    peers: BTreeMap<HostKey, Peer>,
+    /// What is under way.
+    calls: BTreeMap<Call, Doing>,
+    last_call: u64,
+    /// Spaces that are being pulled: one answer at a time, so that nothing comes twice.
+    pulling: BTreeSet<SpaceId>,
+    /// Whom was asked last, so that all have their turn.
+    turn: Option<HostKey>,
+    known: KnownHeads,
+    outputs: VecDeque<Output>,
+}
+
+enum Doing {
+    Compare(HostKey),
+    Pull(HostKey, SpaceId),
+    Push(HostKey, Vec<Pushed>),
+}
 
 /// Names one request; its outcome carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +146,8 @@ pub enum Pulled {
         unknown: Vec<EpochId>,
         /// How many new epochs came into the log.
         taken: usize,
+        /// How many of those that came were held already.
+        held: usize,
         /// How many were no epochs of this space, or broken.
         refused: usize,
         /// Ancestors that waiting epochs lack.
@@ -124,12 +166,14 @@ pub enum Pulled {
 /// What was last heard of a space at a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// Its heads then.
+    /// Its heads then, and what was pushed to it since.
     pub heads: Vec<EpochId>,
     /// When.
     pub at: Millis,
     /// When it was last asked for something, and for what.
     pub asked: Option<(Millis, Ask)>,
+    /// What was pushed to it since did not arrive.
+    pub missed: bool,
 }
 
 /// What an operator sees of a peer.
@@ -147,77 +191,247 @@ pub struct PeerState {
     pub to_push: usize,
     /// Bytes of them.
     pub to_push_bytes: usize,
+    /// Epochs that were to be pushed and were left to comparing, because too many waited.
+    pub dropped: u64,
     /// Epochs it sent that were refused.
     pub refused: u64,
+    /// Pulls after which it still named heads that it did not give, or that wait for the clock.
+    pub withheld: u64,
 }
 
 impl Replicator {
     /// Nobody is connected. `seed` is drawn at random: it spreads intervals.
     #[must_use]
-    pub fn new(_settings: Settings, _seed: u64) -> Self {
-        todo!()
+    pub fn new(settings: Settings, seed: u64) -> Self {
+        Self {
+            settings,
+            random: Random::new(seed),
+            peers: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            last_call: 0,
+            pulling: BTreeSet::new(),
+            turn: None,
+            known: KnownHeads::default(),
+            outputs: VecDeque::new(),
+        }
     }
 
     /// A peer is connected: its spaces are compared at once.
-    pub fn handle_connected(&mut self, _now: Millis, _peer: HostKey) {
-        todo!()
+    pub fn handle_connected(&mut self, now: Millis, peer: HostKey) {
+        self.peers.entry(peer).or_insert_with(|| Peer::new(now));
+        self.go_on(now);
     }
 
     /// A peer is gone; what was under way with it ends without an outcome.
-    pub fn handle_disconnected(&mut self, _now: Millis, _peer: &HostKey) {
-        todo!()
+    pub fn handle_disconnected(&mut self, now: Millis, peer: &HostKey) {
+        self.peers.remove(peer);
+        let ended = self.calls.extract_if(.., |_, doing| doing.peer() == peer);
+        for (_, doing) in ended {
+            if let Doing::Pull(_, space) = doing {
+                self.pulling.remove(&space);
+            }
+        }
+        self.go_on(now);
     }
 
     /// A commit is durable.
-    pub fn handle_committed(&mut self, _now: Millis, _committed: Committed) {
-        todo!()
+    pub fn handle_committed(&mut self, now: Millis, committed: Committed) {
+        let Committed { space, epochs, hosts } = committed;
+        for New { sent, mut told } in epochs {
+            let connected = hosts.iter().filter(|host| self.peers.contains_key(*host));
+            let targets: Vec<HostKey> = connected.filter(|host| !told.contains(*host)).copied().collect();
+            told.extend(&targets);
+            let told: Arc<BTreeSet<HostKey>> = Arc::new(told);
+            for target in targets {
+                let Some(peer) = self.peers.get_mut(&target) else { continue };
+                peer.pushes.add(space.clone(), sent.clone(), told.clone(), self.settings.push_bytes_max);
+            }
+        }
+        self.go_on(now);
     }
 
     /// The end of [`Output::Compare`].
-    pub fn handle_compared(&mut self, _now: Millis, _call: Call, _outcome: Compared) {
-        todo!()
+    pub fn handle_compared(&mut self, now: Millis, call: Call, outcome: Compared) {
+        let Some(Doing::Compare(key)) = self.calls.remove(&call) else { return };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.comparing = None;
+        match outcome {
+            Compared::Differ(spaces) => {
+                let cause = if peer.compared.is_some() { Cause::Interval } else { Cause::Connected };
+                peer.begin_comparison(now, cause);
+                peer.pulls.keep_rests_of(&spaces);
+                spaces.into_iter().for_each(|space| peer.pulls.want(now, space, cause));
+                let interval_ms = self.settings.compare_interval_ms;
+                peer.compare_at = now.plus(interval_ms / 4 * 3 + self.random.below(interval_ms / 2));
+            }
+            Compared::Failed => {
+                peer.failed += 1;
+                let delay_ms = self.random.backoff(peer.failed, self.settings.compare_interval_ms);
+                peer.compare_at = now.plus(delay_ms);
+            }
+        }
+        self.go_on(now);
     }
 
     /// The end of [`Output::Pull`].
-    pub fn handle_pulled(&mut self, _now: Millis, _call: Call, _outcome: Pulled) {
-        todo!()
+    pub fn handle_pulled(&mut self, now: Millis, call: Call, outcome: Pulled) {
+        let Some(Doing::Pull(key, space)) = self.calls.remove(&call) else { return };
+        self.pulling.remove(&space);
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let interval_ms = self.settings.compare_interval_ms;
+        match outcome {
+            Pulled::Answered { heads, unknown, taken, held, refused, missing, next, tell_branches } => {
+                peer.refused += refused as u64;
+                self.known.tell(now, &space, &key, heads);
+                let Some(task) = peer.pulls.answered(&space) else { return };
+                let is_late = taken > 0 && task.cause == Cause::Interval;
+                let answer = pull::Answer { unknown, taken, held, missing, next, tell_branches };
+                match task.step(answer, &mut self.random) {
+                    Next::Ask => peer.pulls.go_on(space),
+                    Next::End { withheld } => {
+                        peer.withheld += u64::from(withheld);
+                        peer.pulls.end(now, space);
+                    }
+                }
+                if is_late && peer.note_late(RENEW_AFTER) {
+                    self.outputs.push_back(Output::Renew(key));
+                }
+            }
+            Pulled::NotFound => peer.pulls.not_found(now, space, interval_ms, &mut self.random),
+            Pulled::Later => peer.pulls.later(now, space, interval_ms, &mut self.random),
+        }
+        self.go_on(now);
     }
 
     /// The end of [`Output::Push`]; `None` when no answer came.
-    pub fn handle_pushed(&mut self, _now: Millis, _call: Call, _verdicts: Option<Vec<Verdict>>) {
-        todo!()
+    pub fn handle_pushed(&mut self, now: Millis, call: Call, verdicts: Option<Vec<Verdict>>) {
+        let Some(Doing::Push(key, pushed)) = self.calls.remove(&call) else { return };
+        let mut verdicts = verdicts.unwrap_or_default().into_iter();
+        for pushed in pushed {
+            match verdicts.next() {
+                Some(Verdict::Taken) => self.known.pushed(now, &pushed.space, &key, &pushed.epochs),
+                Some(Verdict::Refused(Refused::NotFound | Refused::Busy | Refused::Malformed)) | None => {
+                    self.known.missed(&pushed.space, &key);
+                }
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.pushing = None;
+        }
+        self.go_on(now);
     }
 
     /// This peer has epochs of this space that are lacking here: it pushed some whose ancestors are missing, or somebody waits
     /// for them.
-    pub fn handle_behind(&mut self, _now: Millis, _peer: HostKey, _space: SpaceId) {
-        todo!()
+    pub fn handle_behind(&mut self, now: Millis, peer: HostKey, space: SpaceId) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.pulls.want(now, space, Cause::Behind);
+        }
+        self.go_on(now);
+    }
+
+    /// A push of this peer was taken: what it pushes comes through.
+    pub fn handle_heard(&mut self, peer: &HostKey) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.late = 0;
+        }
     }
 
     /// The time that `poll_timeout` named has come.
-    pub fn handle_timeout(&mut self, _now: Millis) {
-        todo!()
+    pub fn handle_timeout(&mut self, now: Millis) {
+        self.go_on(now);
     }
 
     /// What to do next.
     pub fn poll_output(&mut self) -> Option<Output> {
-        todo!()
+        self.outputs.pop_front()
     }
 
     /// When to call `handle_timeout`.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Millis> {
-        todo!()
+        self.peers.values().filter_map(Peer::next_time).min()
     }
 
     /// What was last heard of a space at a peer.
     #[must_use]
-    pub fn known(&self, _space: &SpaceId, _peer: &HostKey) -> Option<&Known> {
-        todo!()
+    pub fn known(&self, space: &SpaceId, peer: &HostKey) -> Option<&Known> {
+        self.known.get(space, peer)
     }
 
     /// All peers, for the operator.
     pub fn peers(&self) -> impl Iterator<Item = PeerState> {
-        std::iter::empty()
+        self.peers.iter().map(|(key, peer)| peer.state(*key))
+    }
+
+    /// Starts what may start now.
+    fn go_on(&mut self, now: Millis) {
+        let keys: Vec<HostKey> = self.peers.keys().copied().collect();
+        for key in keys {
+            self.compare(now, key);
+            self.push(key);
+        }
+        while self.pulling.len() < self.settings.pulls_max {
+            let Some((key, space, task)) = self.next_pull(now) else { break };
+            let call = self.call(Doing::Pull(key, space.clone()));
+            self.pulling.insert(space.clone());
+            self.known.asked(now, &space, &key, &task.ask);
+            self.turn = Some(key);
+            self.outputs.push_back(Output::Pull(call, Pull { peer: key, space, ask: task.ask }));
+        }
+    }
+
+    fn compare(&mut self, now: Millis, key: HostKey) {
+        let due = |peer: &Peer| peer.comparing.is_none() && peer.compare_at <= now;
+        if self.peers.get(&key).is_some_and(due) {
+            let call = self.call(Doing::Compare(key));
+            if let Some(peer) = self.peers.get_mut(&key) {
+                peer.comparing = Some(call);
+            }
+            self.outputs.push_back(Output::Compare(call, key));
+        }
+    }
+
+    fn push(&mut self, key: HostKey) {
+        let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.pushing.is_none()) else { return };
+        let batch = peer.pushes.next_batch(self.settings.push_batch_bytes);
+        if batch.is_empty() {
+            return;
+        }
+        let call = self.call(Doing::Push(key, batch.clone()));
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.pushing = Some(call);
+        }
+        self.outputs.push_back(Output::Push(call, key, batch));
+    }
+
+    /// The next pull: of the next peer in turn, the space that has waited longest.
+    fn next_pull(&mut self, now: Millis) -> Option<(HostKey, SpaceId, Task)> {
+        let after = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.peers.range((after, Bound::Unbounded)).map(|(key, _)| *key);
+        let keys: Vec<HostKey> = behind.chain(self.peers.keys().copied()).take(self.peers.len()).collect();
+        keys.into_iter().find_map(|key| {
+            let peer = self.peers.get_mut(&key)?;
+            let (space, task) = peer.pulls.next(now, &self.pulling, self.settings.pulls_per_peer_max)?;
+            Some((key, space, task))
+        })
+    }
+
+    fn call(&mut self, doing: Doing) -> Call {
+        self.last_call += 1;
+        let call = Call(self.last_call);
+        self.calls.insert(call, doing);
+        call
     }
 }
+
+impl Doing {
+    fn peer(&self) -> &HostKey {
+        match self {
+            Self::Compare(peer) | Self::Pull(peer, _) | Self::Push(peer, _) => peer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -18,8 +18,8 @@ use kvspace_protocol::{
     id::{Address, BlobHash, BodyId, Did, EpochId, HostKey, Incarnation, Millis, SpaceId},
     kv::{Condition, Operation, Value, Version},
     space::{
-        Arrived, CallId, CheckedEpoch, Commit, Held, Invalid, MemoryView, NewValue, Output, Refusal, Reply, Space,
-        View, Write,
+        Arrived, CallId, CheckedEpoch, Commit, Held, Invalid, Logged, MemoryView, NewValue, Output, Refusal, Reply,
+        Space, Taken, View, Write,
     },
 };
 
@@ -158,6 +158,10 @@ pub struct Host {
     calls: u64,
     replies: BTreeMap<CallId, Result<Reply, Refusal>>,
     pub refused: Vec<(EpochId, Invalid)>,
+    /// The answers to deliveries.
+    pub taken: BTreeMap<CallId, Taken>,
+    /// What became durable with each commit.
+    pub commits: Vec<Vec<Logged>>,
     /// What was published.
     pub published: Vec<AccessChange>,
 }
@@ -186,6 +190,8 @@ impl Host {
             calls: 0,
             replies: BTreeMap::new(),
             refused: Vec::new(),
+            taken: BTreeMap::new(),
+            commits: Vec::new(),
             published: Vec::new(),
         }
     }
@@ -230,7 +236,9 @@ impl Host {
                 }
                 Output::Refused(id, why) => self.refused.push((id, why)),
                 Output::Access(change) => self.published.push(change),
-                Output::Taken(..) => {}
+                Output::Taken(call, taken) => {
+                    assert!(self.taken.insert(call, taken).is_none(), "a delivery is answered once");
+                }
             }
         }
     }
@@ -238,7 +246,8 @@ impl Host {
     /// The commit that is out becomes durable.
     pub fn finish(&mut self) {
         let commit = self.out.take().expect("a commit is out");
-        self.log.extend(commit.epochs.into_iter().map(|logged| logged.signed));
+        self.log.extend(commit.epochs.iter().map(|logged| logged.signed.clone()));
+        self.commits.push(commit.epochs);
         commit.changes.iter().for_each(|change| self.view.absorb(change));
         self.core.handle_committed(self.now(), &self.view).expect("the batch is sound");
         self.settle();
@@ -302,10 +311,15 @@ impl Host {
 
     pub fn receive_checked(&mut self, epochs: impl IntoIterator<Item = CheckedEpoch>) {
         let arrived = |checked| Arrived { checked, values: Vec::new(), told: BTreeSet::new() };
+        let call = self.deliver(epochs.into_iter().map(arrived).collect());
+        assert!(self.out.is_some() || self.taken.contains_key(&call), "a delivery is answered");
+    }
+
+    pub fn deliver(&mut self, epochs: Vec<Arrived>) -> CallId {
         let call = self.call();
-        let epochs = epochs.into_iter().map(arrived).collect::<Vec<_>>();
         self.core.handle_epochs(self.now(), &self.view, call, epochs).expect("the batch is sound");
         self.settle();
+        call
     }
 
     /// Time passes.

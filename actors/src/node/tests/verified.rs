@@ -80,7 +80,7 @@ fn every_record_that_is_missing_changed_or_too_many_is_found() {
             write(dir.path(), &harmed, undone);
         }
     }
-    assert_eq!(String::from_utf8(letters.into_iter().collect()).expect("letters"), "BEHSTWdefps");
+    assert_eq!(String::from_utf8(letters.into_iter().collect()).expect("letters"), "BEHSTWdefhps");
     let report = look_at(dir.path(), IndexWish::Leave);
     assert_eq!((report.left(), report.index), (0, IndexState::Sound), "{:?}", report.faults);
 }

@@ -137,7 +137,7 @@ fn what_a_crash_left_of_an_old_index_is_gone_before_the_log_is_replayed() {
     leave(dir.path(), Some("b1"), false);
     let (db, aside) = (dir.path().join("db"), dir.path().join("db.aside"));
     fs::rename(&db, &aside).expect("put aside");
-    fs::write(dir.path().join("state"), "kvspace index 1 distrusted\n").expect("written");
+    fs::write(dir.path().join("state"), "kvspace index 2 distrusted\n").expect("written");
     let opened = Records::open(dir.path(), &options(Some("b1"))).expect("opened");
     assert_eq!(opened.fresh, Some(Reason::Distrusted));
     assert!(!aside.exists());
@@ -151,11 +151,11 @@ fn what_a_crash_left_of_an_old_index_is_gone_before_the_log_is_replayed() {
 fn a_state_file_that_is_not_ours_is_not_believed() {
     let cases: [(&[u8], Reason); 8] = [
         (b"", Reason::Unknown),
-        (b"kvspace index 1 closed", Reason::Unknown),
-        (b"kvspace index 1 ajar\n", Reason::Unknown),
-        (b"kvspace index 1 distrusted\n", Reason::Distrusted),
-        (b"kvspace index 2 closed 00\n", Reason::OtherFormat(2)),
-        (b"kvspace index 2 something else\n", Reason::OtherFormat(2)),
+        (b"kvspace index 2 closed", Reason::Unknown),
+        (b"kvspace index 2 ajar\n", Reason::Unknown),
+        (b"kvspace index 2 distrusted\n", Reason::Distrusted),
+        (b"kvspace index 1 closed 00\n", Reason::OtherFormat(1)),
+        (b"kvspace index 3 something else\n", Reason::OtherFormat(3)),
         (&[0xff; 40], Reason::Unknown),
         (&[b'x'; 5000], Reason::Unknown),
     ];
@@ -191,9 +191,9 @@ fn closed_with_other_records_than_it_has_is_not_believed() {
 fn an_index_that_was_closed_and_opened_again_is_open() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     leave(dir.path(), Some("b1"), true);
-    assert!(state(dir.path()).starts_with("kvspace index 1 closed "));
+    assert!(state(dir.path()).starts_with("kvspace index 2 closed "));
     drop(Records::open(dir.path(), &options(Some("b2"))).expect("opened"));
-    assert_eq!(state(dir.path()), "kvspace index 1 open b2\n");
+    assert_eq!(state(dir.path()), "kvspace index 2 open b2\n");
     assert_eq!(Records::open(dir.path(), &options(Some("b3"))).expect("opened").fresh, Some(Reason::OtherBoot));
 }
 
@@ -214,7 +214,7 @@ fn a_state_that_cannot_be_written_leaves_the_store_alone() {
     let options = RecordsOptions { disk, ..options(Some("b1")) };
     Records::open(dir.path(), &options).expect_err("not even a new index can be begun");
     assert_eq!(files(), before, "opening a store writes to it: it must not happen while the state says closed");
-    assert!(state(dir.path()).starts_with("kvspace index 1 closed "));
+    assert!(state(dir.path()).starts_with("kvspace index 2 closed "));
 }
 
 #[test]
@@ -222,13 +222,13 @@ fn distrust_outlives_a_close() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let records = Records::open(dir.path(), &options(Some("b1"))).expect("opened").records;
     records.distrust();
-    assert_eq!(state(dir.path()), "kvspace index 1 distrusted\n");
+    assert_eq!(state(dir.path()), "kvspace index 2 distrusted\n");
     commit(&records, "mark", vec![put("key", "value")]);
     records.close().expect("closed");
-    assert_eq!(state(dir.path()), "kvspace index 1 distrusted\n");
+    assert_eq!(state(dir.path()), "kvspace index 2 distrusted\n");
     let opened = Records::open(dir.path(), &options(Some("b1"))).expect("opened");
     assert_eq!(opened.fresh, Some(Reason::Distrusted));
-    assert_eq!(state(dir.path()), "kvspace index 1 open b1\n", "the new one is believed");
+    assert_eq!(state(dir.path()), "kvspace index 2 open b1\n", "the new one is believed");
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn everything_is_synced_before_the_state_says_closed() {
     let records = Records::open(&index, &options).expect("opened").records;
     let opening = std::mem::take(&mut *disk.events.lock().expect("no panic"));
     assert_eq!(opening, ["sync state.new", "rename state", "sync_dir index"]);
-    assert_eq!(state(&index), "kvspace index 1 open b1\n");
+    assert_eq!(state(&index), "kvspace index 2 open b1\n");
     let large = Batch::from([(b"large".to_vec(), Some(vec![7; 1 << 20]))]);
     commit(&records, "mark", vec![large]);
     records.close().expect("closed");

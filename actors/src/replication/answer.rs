@@ -1,0 +1,173 @@
+//! Answering peers: who may ask, and what is given.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+use kvspace_protocol::{
+    authority::{Chain, Proof},
+    id::{Address, HostKey, SpaceId},
+    limits::PULL_BYTES,
+    space::ViewError,
+    sync::{Refused, Request, Response, Verdict, message::Pushed, serve_get, serve_pull},
+};
+use tokio::sync::mpsc;
+
+use super::Replication;
+use crate::{clock, hosted::Hosted, net::Asked, node::Node, serve::Snapshot};
+
+impl Replication {
+    /// Answers every request, a bounded number at a time.
+    pub(super) async fn answer_all(self, node: Node, mut requests: mpsc::Receiver<Asked>) {
+        while let Some(asked) = requests.recv().await {
+            let Ok(place) = self.shared.answers.clone().try_acquire_owned() else {
+                asked.answer(Response::Refused(Refused::Busy).encode());
+                self.shared.counters.answered("any", "busy");
+                continue;
+            };
+            let (this, node) = (self.clone(), node.clone());
+            self.spawn(async move {
+                let peer = asked.peer;
+                let (kind, response) = match Request::decode(&asked.body) {
+                    Ok(request) => (kind(&request), this.answer(&node, &peer, request).await),
+                    Err(error) => {
+                        tracing::debug!(peer = %peer.did(), %error, "a request that is none");
+                        ("broken", Response::Refused(Refused::Malformed))
+                    }
+                };
+                this.shared.counters.answered(kind, outcome(&response));
+                asked.answer(response.encode());
+                drop(place);
+            });
+        }
+    }
+
+    async fn answer(&self, node: &Node, peer: &HostKey, request: Request) -> Response {
+        match request {
+            Request::Compare(message) => match node.shared_items(*peer).await.map(|items| items.answer(&message)) {
+                Some(Ok(answer)) => Response::Compare(answer),
+                Some(Err(_)) => Response::Refused(Refused::Malformed),
+                None => Response::Refused(Refused::Busy),
+            },
+            Request::Pull { space, have, after, shown } => match self.readable(node, peer, &space, shown).await {
+                Ok(hosted) => {
+                    serve(hosted, move |source| serve_pull(source, &have, after, PULL_BYTES)).await
+                }
+                Err(refused) => Response::Refused(refused),
+            },
+            Request::Get { space, epochs, shown } => match self.readable(node, peer, &space, shown).await {
+                Ok(hosted) => serve(hosted, move |source| serve_get(source, &epochs, PULL_BYTES)).await,
+                Err(refused) => Response::Refused(refused),
+            },
+            Request::Proofs { space, addresses, shown } => match self.readable(node, peer, &space, shown).await {
+                Ok(hosted) => Response::Proofs(proofs(&hosted, &addresses)),
+                Err(refused) => Response::Refused(refused),
+            },
+            Request::Push(pushed) => {
+                let mut verdicts = Vec::with_capacity(pushed.len());
+                for pushed in pushed {
+                    verdicts.push(self.take_push(node, peer, pushed).await.map_or_else(Verdict::Refused, |()| Verdict::Taken));
+                }
+                Response::Push(verdicts)
+            }
+        }
+    }
+
+    /// The space, if this peer may read it.
+    pub(super) async fn readable(
+        &self,
+        node: &Node,
+        peer: &HostKey,
+        space: &SpaceId,
+        shown: Vec<Bytes>,
+    ) -> Result<Arc<Hosted>, Refused> {
+        let now = clock::now();
+        let shown = self.read_shown(shown).await;
+        let busy = |_| Refused::Busy;
+        let hosted = node.hosted_here(space).await.map_err(busy)?;
+        if let Some(hosted) = hosted.filter(|hosted| hosted.access().is_host(peer, now) || hosted.id.is_public()) {
+            return Ok(hosted);
+        }
+        self.take_shown(node, peer, space, &shown, now).await;
+        let hosted = node.hosted_here(space).await.map_err(busy)?.ok_or(Refused::NotFound)?;
+        let may_read = {
+            let access = hosted.access();
+            access.is_host(peer, now) || access.may_read(&shown, &peer.did(), now)
+        };
+        if may_read { Ok(hosted) } else { Err(Refused::NotFound) }
+    }
+
+    /// Takes in what a host has just committed.
+    async fn take_push(&self, node: &Node, peer: &HostKey, pushed: Pushed) -> Result<(), Refused> {
+        let Pushed { space, epochs, told } = pushed;
+        let hosted = node.hosted_here(&space).await.map_err(|_| Refused::Busy)?.ok_or(Refused::NotFound)?;
+        if !hosted.access().is_host(peer, clock::now()) {
+            return Err(Refused::NotFound);
+        }
+        let mut told: BTreeSet<HostKey> = told.into_iter().collect();
+        told.insert(*peer);
+        let taken = self.take(node, &hosted, peer, epochs, &told).await.ok_or(Refused::Busy)?;
+        if !taken.missing.is_empty() {
+            self.tell(node, |replicator, now| replicator.handle_behind(now, *peer, space));
+        }
+        Ok(())
+    }
+}
+
+/// Reads on a thread that may block.
+async fn serve(
+    hosted: Arc<Hosted>,
+    answer: impl FnOnce(&Snapshot) -> Result<Response, ViewError> + Send + 'static,
+) -> Response {
+    let served = tokio::task::spawn_blocking(move || answer(&Snapshot::of(&hosted))).await;
+    match served {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "cannot read what a peer asks for");
+            Response::Refused(Refused::Busy)
+        }
+        Err(error) => {
+            tracing::error!(%error, "answering a peer failed");
+            Response::Refused(Refused::Busy)
+        }
+    }
+}
+
+/// Delegations with all they rest on, ancestors first, as many as fit.
+fn proofs(hosted: &Hosted, addresses: &[Address]) -> Vec<Bytes> {
+    let access = hosted.access();
+    let mut found: Vec<Proof> = Vec::new();
+    let mut bytes = 0;
+    for address in addresses {
+        let Some(proof) = access.delegation_at(address) else { continue };
+        let Ok(chain) = Chain::beneath(proof, &*access) else { continue };
+        for proof in chain.ancestors_first().into_iter().chain([proof.clone()]) {
+            if found.iter().all(|known| known.address() != proof.address()) {
+                bytes += proof.bytes().len();
+                found.push(proof);
+            }
+        }
+        if bytes > PULL_BYTES {
+            break;
+        }
+    }
+    found.into_iter().map(|proof| Bytes::copy_from_slice(proof.bytes())).collect()
+}
+
+fn kind(request: &Request) -> &'static str {
+    match request {
+        Request::Compare(_) => "compare",
+        Request::Pull { .. } => "pull",
+        Request::Get { .. } => "get",
+        Request::Proofs { .. } => "proofs",
+        Request::Push(_) => "push",
+    }
+}
+
+fn outcome(response: &Response) -> &'static str {
+    match response {
+        Response::Compare(_) | Response::Epochs { .. } | Response::Proofs(_) | Response::Push(_) => "answered",
+        Response::Refused(Refused::NotFound) => "not found",
+        Response::Refused(Refused::Busy) => "busy",
+        Response::Refused(Refused::Malformed) => "malformed",
+    }
+}
