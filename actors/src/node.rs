@@ -3,8 +3,8 @@
 mod collect;
 mod reads;
 mod recover;
-mod replicate;
 pub mod replicas;
+mod replicate;
 mod restored;
 mod room;
 mod start;

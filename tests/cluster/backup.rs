@@ -6,7 +6,7 @@ use super::bytes;
 use crate::harness::{
     Cluster, Node, Place,
     cluster::{converge, epoch},
-    process::run,
+    process::{eventually, run},
 };
 
 /// Runs the command line on a data folder.
@@ -46,8 +46,13 @@ fn a_host_restored_from_an_older_backup_gets_its_own_epochs_back() {
     fs::remove_dir_all(cluster.hosts[2].data_dir()).expect("removed");
     kvspace(&["restore", backup.to_str().expect("text")], &cluster.hosts[2]);
     cluster.hosts[2].start();
-    // It writes at once: what it has forgotten of itself it must not contradict.
-    session.put(&cluster.hosts[2], "restored", "x").expect(200);
+    // It is written to at once, and takes nothing before it knows again what it has forgotten of itself.
+    eventually("it is caught up", || {
+        let answer = session.put(&cluster.hosts[2], "restored", "x");
+        assert!(matches!(answer.status, 200 | 503), "{answer:?}");
+        answer.status == 200
+    });
+    assert_eq!(session.list(&cluster.hosts[2], "after/").len(), 21, "it has written before it knew");
     cluster.converge();
     let now = cluster.agree();
     assert_eq!(now.len(), held.len() + 1);

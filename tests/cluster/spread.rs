@@ -104,7 +104,7 @@ fn a_delegation_that_no_host_has_is_refused() {
     assert_eq!(session.space, cluster.space);
     session.get(&cluster.hosts[1], "docs/a").expect(401);
     delegate(&cluster.hosts[2], session.delegation()).expect(200);
-    session.get(&cluster.hosts[1], "docs/a").expect(200);
+    eventually("it is known", || session.get(&cluster.hosts[1], "docs/a").status == 200);
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn a_stranger_that_asks_for_everything_gets_nothing() {
             }
         }
     }
-    assert!(metric(&cluster.hosts[0], "kvspace_peer_requests_total", &["pull", "not_found"]) > 0.0);
+    assert!(metric(&cluster.hosts[0], "kvspace_peer_requests_total", &["pull", "not found"]) > 0.0);
 }
 
 #[test]

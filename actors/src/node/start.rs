@@ -103,11 +103,7 @@ impl Node {
     }
 
     /// Begins to speak to other nodes.
-    async fn join(
-        &self,
-        network: NetworkOptions,
-        committed: mpsc::Receiver<DurableCommit>,
-    ) -> Result<(), NetError> {
+    async fn join(&self, network: NetworkOptions, committed: mpsc::Receiver<DurableCommit>) -> Result<(), NetError> {
         let NetworkOptions { listen, peers, mdns, compare_interval } = network;
         let options = NetOptions { key: self.inner.options.key, listen, peers, mdns };
         let (network, incoming) = Network::start(options).await?;
