@@ -58,7 +58,7 @@ pub struct Summary {
     pub epochs: u64,
     /// Their bytes in the log.
     pub epoch_bytes: u64,
-    /// Bytes of their inline values, freed or not.
+    /// Bytes of the inline values of each, freed or not.
     pub value_bytes: u64,
     /// Keys with a live value.
     pub keys: u64,
@@ -144,8 +144,8 @@ impl Index {
     }
 
     /// The spaces that this host was ever named for, or that it owns and has written to; it may be revoked since.
-    pub(crate) fn hosted_by(&self, host: &HostKey) -> impl Iterator<Item = Result<SpaceIndex, IndexError>> {
-        let prefix = keys::hosted(host);
+    pub(crate) fn hosted_by(&self, host: HostKey) -> impl Iterator<Item = Result<SpaceIndex, IndexError>> {
+        let prefix = keys::hosted(&host);
         self.records.scan(&prefix, &prefix).map(move |record| {
             let broken = || IndexError::new("the index names a host in a broken way");
             let (name, id) = record?;

@@ -6,19 +6,18 @@ pub mod blobs;
 pub mod clock;
 pub mod disk;
 pub mod failpoint;
-#[allow(dead_code, reason = "used once hosts talk to each other")]
 mod fetch;
 mod hosted;
 mod incarnation;
 mod index;
 pub mod log;
 mod messages;
-#[allow(dead_code, reason = "the node does not start it yet")]
-pub(crate) mod net;
+mod net;
 pub mod node;
 mod pool;
 pub mod records;
 mod registry;
+mod replication;
 mod serve;
 mod shared_spaces;
 mod space;

@@ -10,6 +10,7 @@ use kvspace_protocol::{
     authority::Proof,
     dag::Fork,
     id::{EpochId, HostKey, Key, SpaceId},
+    kv::Value,
     space::{Arrived, Explained, Preview, Reply, Taken, WaitingEpoch, Write},
     sync::Sent,
 };
@@ -74,8 +75,21 @@ pub(crate) struct DurableCommit {
     pub(crate) space: SpaceId,
     /// Its epochs, ancestors first.
     pub(crate) epochs: Vec<CommittedEpoch>,
-    /// The heads with them.
-    pub(crate) frontier: Vec<EpochId>,
+    /// The space's other hosts, those that it names among them.
+    pub(crate) hosts: Vec<HostKey>,
+    /// The values that win with it and did not come with it.
+    pub(crate) wanted: Vec<WantedValue>,
+}
+
+/// A value whose bytes may have to be fetched.
+#[derive(Debug, Clone)]
+pub(crate) struct WantedValue {
+    /// The key that holds it.
+    pub(crate) key: Key,
+    /// The epoch that put it there.
+    pub(crate) epoch: EpochId,
+    /// Hash, size and headers.
+    pub(crate) value: Arc<Value>,
 }
 
 /// An epoch of a commit.

@@ -12,7 +12,11 @@ mod start;
 mod tests;
 mod writes;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use kvspace_protocol::{
@@ -23,13 +27,17 @@ use kvspace_protocol::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-pub(crate) use self::recover::Recovery;
+pub(crate) use self::{
+    reads::{Pending, PendingValue},
+    recover::Recovery,
+};
 use self::start::Inner;
 pub use crate::index::Summary;
 use crate::{
     disk::OpenError,
     index::IndexError,
     log::{AppendError, LogError, Position},
+    net::NetError,
 };
 
 /// A body up to this size has its own share of the memory for bodies, which nobody can hold by sending slowly: it is asked
@@ -95,6 +103,24 @@ pub enum Admit {
 #[derive(Clone)]
 pub struct Node {
     inner: Arc<Inner>,
+}
+
+/// A handle that does not keep the node.
+#[derive(Clone)]
+pub(crate) struct WeakNode {
+    inner: Weak<Inner>,
+}
+
+impl Node {
+    pub(crate) fn downgrade(&self) -> WeakNode {
+        WeakNode { inner: Arc::downgrade(&self.inner) }
+    }
+}
+
+impl WeakNode {
+    pub(crate) fn upgrade(&self) -> Option<Node> {
+        self.inner.upgrade().map(|inner| Node { inner })
+    }
 }
 
 /// An invocation found to be allowed.

@@ -13,13 +13,13 @@ mod values;
 
 use std::{
     collections::BTreeSet,
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use kvspace_protocol::{
     id::{HostKey, Millis},
-    limits::COMMITS_TO_PUSH_MAX,
     sync::{Committed, New, Output, Replicator, Settings},
 };
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -28,16 +28,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub(crate) use self::{counters::Counters, proofs::Proofs};
 use crate::{
     clock,
-    fetch::Fetcher,
-    messages::DurableCommit,
+    fetch::{FetchOptions, Fetcher},
+    messages::{CommittedEpoch, DurableCommit},
     net::{Event, Incoming, Network},
     node::Node,
 };
 
 /// Requests of peers answered at one time; further ones are told that this node is busy.
 const ANSWERS_MAX: usize = 64;
-/// Streams of values served at one time.
-const STREAMS_MAX: usize = 64;
+/// Commits that wait to be passed on; further ones are left to comparing.
+const COMMITS_MAX: usize = 1024;
 /// How often the hosts of the spaces here are told to the network, which dials those it knows an address of.
 const WANTED_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -65,7 +65,7 @@ struct Shared {
 
 /// Where the parts of a node meet replication before it runs.
 pub(crate) fn commits() -> (mpsc::Sender<DurableCommit>, mpsc::Receiver<DurableCommit>) {
-    mpsc::channel(COMMITS_TO_PUSH_MAX)
+    mpsc::channel(COMMITS_MAX)
 }
 
 impl Replication {
@@ -76,11 +76,11 @@ impl Replication {
         incoming: Incoming,
         commits: mpsc::Receiver<DurableCommit>,
         settings: Settings,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let peers = Arc::new(values::HostsOfSpaces::new(node, network.clone()));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
-            fetcher: Fetcher::start(node.blobs().clone(), peers),
+            fetcher: Fetcher::start(node.blobs().clone(), peers, FetchOptions::default())?,
             network,
             replicator: Mutex::new(Replicator::new(settings, rand::random())),
             turned: Notify::new(),
@@ -100,7 +100,7 @@ impl Replication {
         replication.spawn(replication.clone().push(node.clone(), commits));
         replication.spawn(replication.clone().want_values(node.clone()));
         replication.spawn(replication.clone().want_hosts(node.clone()));
-        replication
+        Ok(replication)
     }
 
     pub(crate) fn network(&self) -> &Network {
@@ -170,7 +170,7 @@ impl Replication {
                 this.tell(&node, |replicator, now| replicator.handle_pushed(now, call, verdicts));
             }),
             Output::Renew(peer) => {
-                tracing::info!(peer = %peer.did(), "what should have been pushed is found by comparing: the connection is renewed");
+                tracing::info!(peer = %peer.did(), "pushes do not arrive: the connection is renewed");
                 self.shared.network.renew(peer);
             }
         }
@@ -200,7 +200,7 @@ impl Replication {
                 Event::Connected(peer) => {
                     tracing::info!(peer = %peer.did(), "a peer is connected");
                     self.tell(&node, |replicator, now| replicator.handle_connected(now, peer));
-                    self.shared.fetcher.handle_peer(peer);
+                    self.shared.fetcher.handle_peer(&peer);
                 }
                 Event::Disconnected(peer) => {
                     tracing::info!(peer = %peer.did(), "a peer is gone");
@@ -213,8 +213,8 @@ impl Replication {
     /// Hands what was committed to the other hosts, and wants the values that are not here.
     async fn push(self, node: Node, mut commits: mpsc::Receiver<DurableCommit>) {
         while let Some(DurableCommit { space, epochs, hosts, wanted }) = commits.recv().await {
-            self.want(&space, wanted);
-            let epochs = epochs.into_iter().map(|(sent, told)| New { sent, told }).collect();
+            self.want(&node, &space, wanted).await;
+            let epochs = epochs.into_iter().map(|CommittedEpoch { sent, told }| New { sent, told }).collect();
             self.tell(&node, |replicator, now| {
                 replicator.handle_committed(now, Committed { space, epochs, hosts });
             });

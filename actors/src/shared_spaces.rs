@@ -110,7 +110,7 @@ impl SharedSpaces {
     /// Reads which spaces are shared with this peer, and the frontiers of those that are not known.
     fn fill(&self, peer: &HostKey) -> Result<Arc<[u32]>, IndexError> {
         let mut numbers = Vec::new();
-        for space in self.index.hosted_by(peer) {
+        for space in self.index.hosted_by(*peer) {
             let space = space?;
             numbers.push(space.number());
             let is_known = |known: &Known| known.items.contains_key(&space.number());

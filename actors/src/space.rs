@@ -1,7 +1,7 @@
 //! The actor of one active space: one core, one mailbox, the only writer of its space.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,6 +13,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use kvspace_protocol::{
     id::{BlobHash, EpochId, HostKey},
+    kv::Effect,
     limits::INLINE_BYTES_MAX,
     space::{CallId, Change, Fault, Invalid, Logged, Output, Reply, Space, Taken},
     sync::Sent,
@@ -26,7 +27,7 @@ use crate::{
     incarnation::Incarnations,
     index::{Durable, Index, IndexError},
     log::{AppendError, Appended, Commit, EpochRecord, Log},
-    messages::{Answer, Call, CommittedEpoch, Deliver, DurableCommit, Held, Request, Rest, WaitingRoom},
+    messages::{Answer, Call, CommittedEpoch, Deliver, DurableCommit, Held, Request, Rest, WaitingRoom, WantedValue},
     node::NodeError,
     shared_spaces::SharedSpaces,
 };
@@ -181,8 +182,8 @@ impl SpaceActor {
             }),
             told: logged.told.clone(),
         };
-        let (epochs, frontier) = (commit.epochs.iter().map(epoch).collect(), self.core.dag().frontier().collect());
-        DurableCommit { space: self.hosted.id.clone(), epochs, frontier }
+        let space = self.hosted.id.clone();
+        DurableCommit { space, epochs: commit.epochs.iter().map(epoch).collect(), hosts: Vec::new(), wanted: wanted(commit) }
     }
 
     fn committed(&mut self, result: Result<(), AppendError>, durable: Option<DurableCommit>, ctx: &mut Context<Self>) {
@@ -195,10 +196,15 @@ impl SpaceActor {
         self.go_on(result, ctx);
         // The hosts that it names are known by now.
         if let Some((sender, durable)) = self.storage.committed.as_ref().zip(durable)
-            && sender.try_send(durable).is_err()
+            && sender.try_send(DurableCommit { hosts: self.other_hosts(), ..durable }).is_err()
         {
             self.storage.missed.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn other_hosts(&self) -> Vec<HostKey> {
+        let own = self.core.host();
+        self.hosted.access().hosts(clock::now()).into_iter().filter(|host| *host != own).collect()
     }
 
     fn reply(&mut self, call: CallId, result: Result<Reply, NodeError>) {
@@ -266,6 +272,20 @@ impl SpaceActor {
             actor.go_on(result, ctx);
         }));
     }
+}
+
+/// The winning values of a commit whose bytes are not in it.
+fn wanted(commit: &kvspace_protocol::space::Commit) -> Vec<WantedValue> {
+    let here: BTreeSet<BlobHash> = commit.epochs.iter().flat_map(|logged| &logged.values).map(|(hash, _)| *hash).collect();
+    let winner = |change: &Change| match change {
+        Change::Winner { key, winner } => {
+            let winner = winner.as_ref()?;
+            let Effect::Put(value) = &winner.effect else { return None };
+            Some(WantedValue { key: key.clone(), epoch: winner.version.epoch, value: value.clone() })
+        }
+        Change::Epoch(_) | Change::Delegation { .. } | Change::Operation(_) | Change::Dead { .. } => None,
+    };
+    commit.changes.iter().filter_map(winner).filter(|wanted| !here.contains(&wanted.value.blob)).collect()
 }
 
 /// What a commit brings once it is durable, and what it holds until then. It belongs to the commit, not to the actor, which

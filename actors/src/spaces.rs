@@ -97,6 +97,11 @@ impl Spaces {
         self.active.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
     }
 
+    /// Those in memory.
+    pub(crate) fn in_memory(&self) -> Vec<Arc<Hosted>> {
+        self.active.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// How many are in memory.
     pub(crate) fn active_count(&self) -> usize {
         self.active.read().unwrap_or_else(PoisonError::into_inner).len()

@@ -81,18 +81,23 @@ struct Work<'a> {
     summary: Summary,
     /// The latest clock of the commit.
     time: Millis,
-    /// Bytes of the commit's inline values, whether they are still in the log or not.
-    value_bytes: u64,
     batches: Vec<Batch>,
     batch: Batch,
-    /// The records of each epoch.
-    epochs: Vec<(Batch, Position)>,
+    epochs: Vec<EpochWork>,
     branches: BTreeMap<u32, Branch>,
     /// Operations by key.
     fresh: BTreeMap<Key, Vec<&'a Operation>>,
     winners: BTreeMap<Key, Option<&'a Operation>>,
     /// Dead writes by key.
     dead: BTreeMap<Key, BTreeMap<Version, DeadRecord>>,
+}
+
+/// One epoch of it.
+struct EpochWork {
+    records: Batch,
+    at: Position,
+    /// The sizes of its inline values, whether they are in the log or not.
+    values: BTreeMap<BlobHash, u64>,
 }
 
 impl<'a> Work<'a> {
@@ -102,7 +107,6 @@ impl<'a> Work<'a> {
             blobs: BTreeMap::new(),
             summary: space.summary()?,
             time: Millis(0),
-            value_bytes: 0,
             batches: Vec::new(),
             batch: Batch::new(),
             epochs: Vec::new(),
@@ -115,7 +119,6 @@ impl<'a> Work<'a> {
 
     fn gather(&mut self, durable: &Durable<'a>) -> Result<(), IndexError> {
         self.blobs = durable.blobs.iter().copied().collect();
-        let mut values = BTreeSet::new();
         let names = self.space.names;
         if self.summary.epochs == 0 {
             self.put(keys::space(&self.space.id), format::encode(&names.0));
@@ -129,21 +132,19 @@ impl<'a> Work<'a> {
                 }
                 Change::Delegation { address, place, event, hosts } => {
                     let before = || IndexError::new("a delegation came before its epoch");
-                    let (epoch, at) = self.epochs.last_mut().ok_or_else(before)?;
+                    let EpochWork { records, at, .. } = self.epochs.last_mut().ok_or_else(before)?;
                     let record = DelegationRecord { at: format::position_record(*at), event: *event };
-                    epoch.insert(names.delegation(address, *place), Some(format::encode(event)));
-                    epoch.insert(keys::delegation(address), Some(format::encode(&record)));
-                    if let Some(host) = hosts {
-                        epoch.extend([self.space.hosted_by(host)]);
-                    }
+                    records.insert(names.delegation(address, *place), Some(format::encode(event)));
+                    records.insert(keys::delegation(address), Some(format::encode(&record)));
+                    records.extend(hosts.as_ref().map(|host| self.space.hosted_by(host)));
                 }
                 Change::Operation(operation) => {
                     for root in operation.standing.roots() {
                         self.put(names.written(root, operation.place), Vec::new());
                     }
                     let inline = operation.effect.value().filter(|value| value.size <= INLINE_BYTES_MAX);
-                    if let Some(value) = inline.filter(|value| values.insert(value.blob)) {
-                        self.value_bytes += value.size;
+                    if let Some((value, epoch)) = inline.zip(self.epochs.last_mut()) {
+                        epoch.values.insert(value.blob, value.size);
                     }
                     self.fresh.entry(operation.key.clone()).or_default().push(operation);
                 }
@@ -193,7 +194,7 @@ impl<'a> Work<'a> {
         records.insert(names.epoch(&new.id), Some(format::encode(&record)));
         let record = PlaceRecord { id: new.id.0, at: format::position_record(at) };
         records.insert(names.place(place), Some(format::encode(&record)));
-        self.epochs.push((records, at));
+        self.epochs.push(EpochWork { records, at, values: BTreeMap::new() });
         Ok(())
     }
 
@@ -315,12 +316,12 @@ impl<'a> Work<'a> {
     }
 
     fn finish(mut self) -> Result<Vec<Batch>, IndexError> {
-        for (records, at) in std::mem::take(&mut self.epochs) {
+        for EpochWork { records, at, values } in std::mem::take(&mut self.epochs) {
             self.take(records);
             self.summary.epochs += 1;
             self.summary.epoch_bytes += u64::from(at.length);
+            self.summary.value_bytes += values.values().sum::<u64>();
         }
-        self.summary.value_bytes += self.value_bytes;
         self.seal();
         Ok(self.batches)
     }

@@ -13,23 +13,32 @@ use kvspace_protocol::{
     id::{BlobHash, EpochId, Incarnation, Millis},
     kv::{Condition, Effect, Operation, Value},
     space::{Arrived, CallId, CheckedEpoch, Commit, MemoryView, NewValue, Output, Space, View, Write},
+    sync::Source as _,
 };
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use self::actors::{Party, START_MS, owner_of, revocation};
-use super::{Durable, Fate, Index, PageQuery, SpaceIndex, signed};
+use super::{Durable, Fate, Index, PageQuery, SpaceIndex, Wanted, compare, signed};
 use crate::{
+    blobs::Blobs,
     disk::fake::FakeDisk,
     log::{self, EpochRecord, Log, LogOptions, Position},
+    node::Recovery,
     records::{Batch, MemoryStore, Records},
     registry::open_core,
+    serve::SpaceSource,
 };
 
 mod actors;
+mod kept;
+mod serving;
 
 /// One host with its log, its index and the twin.
 struct Host {
     party: Party,
+    disk: FakeDisk,
+    files: Blobs,
+    _files_dir: tempfile::TempDir,
     log: Log,
     index: SpaceIndex,
     twin: MemoryView,
@@ -45,15 +54,30 @@ struct Host {
 impl Host {
     fn new(seed: u8, owner: &Party) -> Self {
         let party = Party::new(seed);
-        let options =
-            LogOptions { segment_bytes: 1 << 22, disk: Arc::new(FakeDisk::default()), ..LogOptions::default() };
-        let log = Log::open(Path::new("/log"), options, |_, _| Ok::<_, Infallible>(())).expect("a log");
+        let disk = FakeDisk::default();
+        let log = Log::open(Path::new("/log"), log_on(&disk), |_, _| Ok::<_, Infallible>(())).expect("a log");
         let records = Records::over(Arc::new(MemoryStore::new())).expect("records");
         let index = Index::new(records, log.reader()).expect("an index").new_space(&owner.space);
         let core = Space::new(owner.space.clone(), party.key.clone(), Incarnation([seed; 8]));
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let (twin, now, blobs) = (MemoryView::default(), Millis(START_MS), BTreeMap::new());
-        Self { party, log, index, twin, core, incarnation: u64::from(seed) << 32, now, calls: 0, blobs, runtime }
+        let files_dir = tempfile::tempdir().expect("a folder");
+        let files = Blobs::open(files_dir.path()).expect("opens");
+        Self {
+            party,
+            disk,
+            files,
+            _files_dir: files_dir,
+            log,
+            index,
+            twin,
+            core,
+            incarnation: u64::from(seed) << 32,
+            now,
+            calls: 0,
+            blobs,
+            runtime,
+        }
     }
 
     fn call(&mut self) -> CallId {
@@ -76,8 +100,12 @@ impl Host {
         self.core.handle_invocation(self.now, &self.index, call, write).expect("the index reads");
     }
 
-    fn receive(&mut self, epochs: Vec<CheckedEpoch>) {
-        let arrived = |checked| Arrived { checked, values: Vec::new(), told: BTreeSet::new() };
+    /// Takes in epochs, with the values of some of them.
+    fn receive(&mut self, epochs: Vec<(CheckedEpoch, Vec<Bytes>)>, rng: &mut StdRng) {
+        let arrived = |(checked, values): (CheckedEpoch, Vec<Bytes>)| {
+            let values = if rng.random_bool(0.5) { values } else { Vec::new() };
+            Arrived { checked, values, told: BTreeSet::new() }
+        };
         let epochs = epochs.into_iter().map(arrived).collect::<Vec<_>>();
         self.core.handle_epochs(self.now, &self.index, CallId(0), epochs).expect("the index reads");
     }
@@ -150,6 +178,31 @@ impl Host {
         self.core = open_core(&self.index, &self.party.key, incarnation).expect("it opens");
     }
 
+    /// What others are answered from.
+    fn source(&self) -> SpaceSource {
+        SpaceSource::new(self.index.clone(), Arc::new(self.core.dag().clone()))
+    }
+
+    /// The values that are wanted.
+    fn wanted(&self, after: Option<&[u8]>) -> Vec<Wanted> {
+        self.index.index().wanted(&self.files, after).map(|wanted| wanted.expect("the index reads")).collect()
+    }
+
+    /// An index that is made from the log is this one.
+    fn compare_with_its_log(self) {
+        self.log.close();
+        let records = Records::over(Arc::new(MemoryStore::new())).expect("records");
+        let mut recovery = Recovery::new(records, self.party.key.clone(), Incarnation([0; 8]), 10);
+        let take = |reader: &_, replayed| recovery.take(reader, replayed);
+        let log = Log::open(Path::new("/log"), log_on(&self.disk), take).expect("the log opens");
+        let made = recovery.finish(&log.reader()).expect("made");
+        let mut differences = Vec::new();
+        let each = &mut |difference| differences.push(difference);
+        compare(self.index.index(), &made, &log.reader(), each).expect("the indexes read");
+        assert_eq!(differences, []);
+        log.close();
+    }
+
     fn operations(&self) -> impl Iterator<Item = Operation> {
         self.twin.keys().flat_map(|key| self.twin.history(key).expect("the twin reads"))
     }
@@ -159,6 +212,7 @@ impl Host {
         let (index, twin) = (&self.index, &self.twin);
         let mut live = Vec::new();
         let mut live_bytes = 0;
+        let mut pending = BTreeSet::new();
         for key in twin.keys() {
             assert_eq!(index.winner(key).map(bare), twin.winner(key).map(bare), "{key}");
             assert_eq!(index.history(key).map(bare), twin.history(key).map(bare), "{key}");
@@ -180,13 +234,17 @@ impl Host {
                 live_bytes += value.size;
                 let found = index.find(key).expect("the index reads").expect("it wins");
                 let branch = &twin.branches()[found.operation.place.branch as usize];
-                // Values of other hosts do not come with their epochs.
-                assert_eq!(found.at.is_some(), branch.host.0 == self.party.key.verifying_key().to_bytes());
-                if let Some(at) = found.at {
-                    assert_eq!(BlobHash::of(&self.log.read_blob(at).expect("readable")), value.blob);
+                // Not every value of another host comes with its epoch.
+                assert!(found.at.is_some() || branch.host.0 != self.party.key.verifying_key().to_bytes());
+                match found.at {
+                    Some(at) => assert_eq!(BlobHash::of(&self.log.read_blob(at).expect("readable")), value.blob),
+                    None if self.files.exists(&value.blob) => {}
+                    None => drop(pending.insert((value.blob, value.size))),
                 }
             }
         }
+        let wanted: BTreeSet<_> = self.wanted(None).into_iter().map(|wanted| (wanted.hash, wanted.size)).collect();
+        assert_eq!(wanted, pending);
         let everything =
             PageQuery { from: "", prefix: "", wanted: &|_| true, take_max: usize::MAX, look_max: usize::MAX };
         assert_eq!(index.page(&everything).expect("the index reads").keys, live);
@@ -247,7 +305,7 @@ impl Host {
     }
 
     /// The epochs that another host does not have.
-    fn epochs_for(&self, other: &Self) -> Vec<CheckedEpoch> {
+    fn epochs_for(&self, other: &Self) -> Vec<(CheckedEpoch, Vec<Bytes>)> {
         let mut all = Vec::new();
         for branch in 0..self.twin.branches().len() as u32 {
             let run = &self.twin.branches()[branch as usize];
@@ -255,12 +313,18 @@ impl Host {
                 let at = self.index.position(Place { branch, n }).expect("it is held");
                 let epoch = signed(self.log.read_epoch(at).expect("readable"));
                 if other.index.epoch(&EpochId::of(&epoch.header)).expect("the index reads").is_none() {
-                    all.push(CheckedEpoch::check(epoch).expect("well formed"));
+                    let checked = CheckedEpoch::check(epoch).expect("well formed");
+                    let values = self.source().read(Place { branch, n }, usize::MAX).expect("readable").values;
+                    all.push((checked, values));
                 }
             }
         }
         all
     }
+}
+
+fn log_on(disk: &FakeDisk) -> LogOptions {
+    LogOptions { segment_bytes: 1 << 22, disk: Arc::new(disk.clone()), ..LogOptions::default() }
 }
 
 /// Operations without the headers of their values: the rules ask for none, and large ones stay in the log.
@@ -332,7 +396,7 @@ fn run(seed: u64) {
             let epochs = hosts[at].epochs_for(&hosts[1 - at]);
             let other = &mut hosts[1 - at];
             other.now = other.now.max(Millis(START_MS + 500_000));
-            other.receive(epochs);
+            other.receive(epochs, rng);
             other.settle(rng);
             other.compare();
         }
@@ -340,8 +404,8 @@ fn run(seed: u64) {
             hosts[at].reopen();
         }
     }
-    for host in &hosts {
-        host.log.close();
+    for host in hosts {
+        host.compare_with_its_log();
     }
 }
 

@@ -4,13 +4,20 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use kvspace_protocol::{
     authority::Proof,
-    id::{HostKey, SpaceId},
+    id::{BlobHash, EpochId, HostKey, SpaceId},
     space::{Arrived, Taken},
     sync::compare::Items,
 };
 
 use super::{Node, NodeError};
-use crate::{blobs::Blobs, clock, hosted::Hosted, messages::Call};
+use crate::{
+    blobs::Blobs,
+    clock,
+    fetch::Source,
+    hosted::Hosted,
+    index::{IndexError, Wanted},
+    messages::{Call, Held, WantedValue},
+};
 
 impl Node {
     pub(crate) fn blobs(&self) -> &Blobs {
@@ -24,7 +31,7 @@ impl Node {
 
     /// The items of the spaces shared with a peer; `None` when they cannot be read.
     pub(crate) async fn shared_items(&self, peer: HostKey) -> Option<Items> {
-        let shared = self.inner.shared_spaces.clone();
+        let shared = self.inner.storage.shared.clone();
         let items = tokio::task::spawn_blocking(move || shared.items(&peer)).await;
         match items {
             Ok(Ok(items)) => Some(items),
@@ -41,7 +48,7 @@ impl Node {
 
     /// The space of an item that [`Node::shared_items`] gave.
     pub(crate) fn space_of_item(&self, item: &[u8; 32]) -> Option<SpaceId> {
-        self.inner.shared_spaces.space_of(item)
+        self.inner.storage.shared.space_of(item)
     }
 
     /// Whether the log names this peer a host of the space, its delegation in force or not.
@@ -52,18 +59,77 @@ impl Node {
     /// The live hosts of the spaces in memory, without this one.
     pub(crate) fn hosts_of_active_spaces(&self) -> BTreeSet<HostKey> {
         let now = clock::now();
-        let hosts = self.inner.spaces.all_active().into_iter().flat_map(|hosted| hosted.access().hosts(now));
+        let hosts = self.inner.spaces.in_memory().into_iter().flat_map(|hosted| hosted.access().hosts(now));
         hosts.filter(|host| *host != self.inner.host).collect()
     }
 
     /// Has a space take in epochs of peers; the answer comes when all that was taken is durable.
-    pub(crate) async fn take_epochs(&self, hosted: &Arc<Hosted>, epochs: Vec<Arrived>) -> Result<Taken, NodeError> {
+    pub(crate) async fn take_epochs(&self, hosted: &Arc<Hosted>, from: HostKey, epochs: Vec<Arrived>) -> Result<Taken, NodeError> {
         self.check_room()?;
-        self.ask(hosted, |reply| Call::Epochs { epochs, reply }).await
+        self.call(hosted, Held::default(), |answer| Call::Epochs { from: Some(from), epochs, answer }).await
     }
 
     /// Keeps delegations that a peer gave where proofs are looked for.
     pub(crate) fn borrow_proofs(&self, proofs: &[Proof]) {
         self.inner.pool.borrow(proofs);
+    }
+
+    /// Of these values those whose bytes are neither in the log nor in a file.
+    pub(crate) async fn lacking_values(&self, space: &SpaceId, wanted: Vec<WantedValue>) -> Vec<WantedValue> {
+        let (index, blobs) = (self.inner.storage.index.clone(), self.blobs().clone());
+        let space = space.clone();
+        let lacking = move || -> Result<Vec<WantedValue>, IndexError> {
+            let Some(index) = index.space(&space)? else { return Ok(Vec::new()) };
+            let mut lacking = Vec::new();
+            for wanted in wanted {
+                let winner = index.winning(&wanted.key)?;
+                let is_lacking = winner.is_some_and(|winner| {
+                    winner.operation.version.epoch == wanted.epoch && winner.at.is_none()
+                });
+                if is_lacking && !blobs.exists(&wanted.value.blob) {
+                    lacking.push(wanted);
+                }
+            }
+            Ok(lacking)
+        };
+        self.look(lacking).await
+    }
+
+    /// The next values whose files are wanted, behind the one of this name.
+    pub(crate) async fn wanted_values(&self, after: Option<Vec<u8>>, max: usize) -> Vec<Wanted> {
+        let (index, blobs) = (self.inner.storage.index.clone(), self.blobs().clone());
+        self.look(move || index.wanted(&blobs, after.as_deref()).take(max).collect()).await
+    }
+
+    /// A value of this epoch for a peer that may read it, if its bytes are here.
+    pub(crate) async fn value_for_peer(&self, space: &SpaceId, hash: &BlobHash, epoch: &EpochId) -> Option<Source> {
+        let hosted = self.hosted_here(space).await.ok()??;
+        let (storage, hash, epoch) = (self.inner.storage.clone(), *hash, *epoch);
+        let open = move || -> Result<Vec<Source>, IndexError> {
+            let Some(at) = hosted.index.value_of(&epoch, &hash)? else { return Ok(Vec::new()) };
+            if let Some(bytes) = at.and_then(|at| storage.log.read_blob(at).ok()) {
+                return Ok(vec![Source::Bytes(bytes)]);
+            }
+            Ok(std::fs::File::open(storage.blobs.path_of(&hash)).ok().map(Source::File).into_iter().collect())
+        };
+        self.look(open).await.pop()
+    }
+
+    /// Reads the index where nobody waits for it; nothing when it cannot be read.
+    async fn look<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<Vec<T>, IndexError> + Send + 'static,
+    ) -> Vec<T> {
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "cannot read the index for a peer");
+                Vec::new()
+            }
+            Err(error) => {
+                tracing::error!(%error, "reading the index failed");
+                Vec::new()
+            }
+        }
     }
 }

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use kvspace_protocol::{
-    authority::{Chain, Proof},
-    id::{Address, HostKey, SpaceId},
+    authority::{Chain, Proof, Proofs as _},
+    id::{Address, HostKey, Millis, SpaceId},
     limits::PULL_BYTES,
     space::ViewError,
     sync::{Refused, Request, Response, Verdict, message::Pushed, serve_get, serve_pull},
@@ -13,7 +13,7 @@ use kvspace_protocol::{
 use tokio::sync::mpsc;
 
 use super::Replication;
-use crate::{clock, hosted::Hosted, net::Asked, node::Node, serve::Snapshot};
+use crate::{clock, hosted::Hosted, net::Asked, node::Node, serve::SpaceSource};
 
 impl Replication {
     /// Answers every request, a bounded number at a time.
@@ -84,16 +84,12 @@ impl Replication {
         let shown = self.read_shown(shown).await;
         let busy = |_| Refused::Busy;
         let hosted = node.hosted_here(space).await.map_err(busy)?;
-        if let Some(hosted) = hosted.filter(|hosted| hosted.access().is_host(peer, now) || hosted.id.is_public()) {
+        if let Some(hosted) = hosted.filter(|hosted| is_readable(hosted, peer, &[], now)) {
             return Ok(hosted);
         }
         self.take_shown(node, peer, space, &shown, now).await;
         let hosted = node.hosted_here(space).await.map_err(busy)?.ok_or(Refused::NotFound)?;
-        let may_read = {
-            let access = hosted.access();
-            access.is_host(peer, now) || access.may_read(&shown, &peer.did(), now)
-        };
-        if may_read { Ok(hosted) } else { Err(Refused::NotFound) }
+        if is_readable(&hosted, peer, &shown, now) { Ok(hosted) } else { Err(Refused::NotFound) }
     }
 
     /// Takes in what a host has just committed.
@@ -113,12 +109,17 @@ impl Replication {
     }
 }
 
+fn is_readable(hosted: &Hosted, peer: &HostKey, shown: &[Proof], now: Millis) -> bool {
+    let access = hosted.access();
+    access.is_host(peer, now) || access.may_read(shown, &peer.did(), now)
+}
+
 /// Reads on a thread that may block.
 async fn serve(
     hosted: Arc<Hosted>,
-    answer: impl FnOnce(&Snapshot) -> Result<Response, ViewError> + Send + 'static,
+    answer: impl FnOnce(&SpaceSource) -> Result<Response, ViewError> + Send + 'static,
 ) -> Response {
-    let served = tokio::task::spawn_blocking(move || answer(&Snapshot::of(&hosted))).await;
+    let served = tokio::task::spawn_blocking(move || answer(&hosted.source())).await;
     match served {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
@@ -138,7 +139,7 @@ fn proofs(hosted: &Hosted, addresses: &[Address]) -> Vec<Bytes> {
     let mut found: Vec<Proof> = Vec::new();
     let mut bytes = 0;
     for address in addresses {
-        let Some(proof) = access.delegation_at(address) else { continue };
+        let Some(proof) = access.find(address) else { continue };
         let Ok(chain) = Chain::beneath(proof, &*access) else { continue };
         for proof in chain.ancestors_first().into_iter().chain([proof.clone()]) {
             if found.iter().all(|known| known.address() != proof.address()) {

@@ -10,7 +10,11 @@ use kvspace_protocol::{
 };
 
 use super::Replication;
-use crate::{hosted::Hosted, node::Node};
+use crate::{
+    clock,
+    hosted::{Hosted, RefusedEpoch},
+    node::Node,
+};
 
 /// Epochs that one task checks.
 const CHECKED_TOGETHER: usize = 16;
@@ -40,13 +44,12 @@ impl Replication {
             return Some(TakenIn::default());
         }
         let (arrived, broken) = self.check(hosted, peer, epochs, told).await?;
-        let taken = node.take_epochs(hosted, arrived).await;
+        let taken = node.take_epochs(hosted, *peer, arrived).await;
         let taken = taken.inspect_err(|error| tracing::debug!(space = %hosted.id, %error, "epochs were not taken in"));
         let taken = taken.ok()?;
         for (epoch, why) in &taken.refused {
             tracing::warn!(space = %hosted.id, peer = %peer.did(), %epoch, %why, "epoch refused");
             self.shared.counters.refused(&why.to_string());
-            hosted.note_refused(*epoch, Some(*peer), why.to_string());
         }
         self.shared.counters.taken(taken.taken);
         Some(TakenIn { taken: taken.taken, refused: taken.refused.len() + broken, missing: taken.missing })
@@ -83,7 +86,7 @@ impl Replication {
                     Err((epoch, error)) => {
                         tracing::warn!(space = %hosted.id, peer = %peer.did(), %epoch, %error, "epoch refused");
                         self.shared.counters.refused(&error.to_string());
-                        hosted.note_refused(epoch, Some(*peer), error.to_string());
+                        hosted.refuse(RefusedEpoch { epoch, from: Some(*peer), at: clock::now(), reason: error.to_string() });
                         broken += 1;
                     }
                 }

@@ -23,16 +23,16 @@ const HOST_SERVICE: &str = "space";
 /// The accepting side of one space's authority.
 #[derive(Debug, Clone)]
 pub struct Access {
-    space: SpaceId,
+    pub(super) space: SpaceId,
     generation: u64,
     delegations: BTreeMap<Address, Proof>,
     /// The bytes of all of them.
     bytes: usize,
     /// Their chains, themselves included, as far as they hold. Checked once: they follow from the tokens alone.
-    chains: BTreeMap<Address, Arc<Chain>>,
+    pub(super) chains: BTreeMap<Address, Arc<Chain>>,
     /// Those that name a host of this space, by the host, in the order in which they end: each write asks for the one that
     /// lasts longest.
-    hosts: BTreeMap<Did, Vec<Proof>>,
+    pub(super) hosts: BTreeMap<Did, Vec<Proof>>,
     revoked: BTreeSet<Identity>,
 }
 
@@ -213,18 +213,6 @@ impl Access {
         self.hosts.get(host).into_iter().flatten().rev().find(|proof| fits(proof)).cloned()
     }
 
-    /// The hosts the owner names, as far as their delegations are live at `now`.
-    #[must_use]
-    pub fn hosts(&self, now: Millis) -> BTreeSet<Did> {
-        let live = |proofs: &Vec<Proof>| proofs.iter().any(|proof| self.is_live(proof, now));
-        self.hosts.iter().filter(|(_, proofs)| live(proofs)).map(|(host, _)| host.clone()).collect()
-    }
-
-    fn is_live(&self, proof: &Proof, now: Millis) -> bool {
-        let Ok(chain) = Chain::beneath(proof, self) else { return false };
-        chain.in_force(now, 0) && chain.members().all(|(_, member)| !self.is_revoked(&member.identity()))
-    }
-
     fn check_live(&self, token: &Token, chain: &Chain, purpose: Purpose) -> Result<(), Denied> {
         if self.revoked.is_empty() || chain.members().all(|(_, member)| !self.is_revoked(&member.identity())) {
             return Ok(());
@@ -283,7 +271,8 @@ impl Proofs for BTreeMap<Address, Proof> {
     }
 }
 
-struct Both<'a, O>(&'a Access, &'a O);
+/// What the log holds, and other tokens.
+pub(super) struct Both<'a, O>(pub(super) &'a Access, pub(super) &'a O);
 
 impl<O: Proofs> Proofs for Both<'_, O> {
     fn find(&self, address: &Address) -> Option<&Proof> {
