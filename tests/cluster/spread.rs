@@ -1,5 +1,7 @@
 //! What is written at one host is soon at all.
 
+use kvspace_client::{Client, Condition, Grants, KeyKind, Meta, OwnerKey};
+
 use super::bytes;
 use crate::harness::{
     Cluster, Setup,
@@ -121,4 +123,26 @@ fn a_session_revoked_at_one_host_is_refused_at_the_others() {
         bob.put(host, "docs/b", "late").expect(401);
     }
     assert_eq!(cluster.agree().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_reads_at_any_host_what_it_has_written_at_another() {
+    let cluster = Cluster::of(3);
+    let owner = OwnerKey::from_secret(KeyKind::Ethereum, &[7; 32]).expect("a key");
+    let clients = cluster.hosts.iter().map(|host| Client::new(&host.url()).expect("an address")).collect::<Vec<_>>();
+    let grants = Grants::everything(&cluster.space);
+    let session = clients[0].open_session(&owner, &cluster.space, grants, 3_600_000).await.expect("a session");
+    let mut space = clients[0].space(session);
+    for round in 0..30 {
+        let value = format!("round {round}");
+        space = space.at(&clients[round % 3]);
+        // The write before was at another host: this one must have seen it, and says so by the condition.
+        let condition = match round {
+            0 => Condition::IfAbsent,
+            _ => Condition::IfMatch(space.head("a").await.expect("found").etag.expect("a tag")),
+        };
+        space.put("a", value.clone(), Meta::new(), condition).await.expect("written");
+        space = space.at(&clients[(round + 1) % 3]);
+        assert_eq!(space.get("a").await.expect("found").bytes, value);
+    }
 }
