@@ -354,6 +354,8 @@ fn an_option_that_cannot_be_used_is_named() {
         ("KVSPACE_TOKENS__LIFETIME_MAX_S", "soon", "lifetime_max_s"),
         ("KVSPACE_STORAGE__SEGMENT_BYTES", "1", "segment_bytes"),
         ("KVSPACE_SPACES__ADMIT", "some", "admit"),
+        ("KVSPACE_NETWORK__LISTEN", "127.0.0.1:8422", "network.listen"),
+        ("KVSPACE_NETWORK__PEERS", "/ip4/127.0.0.1", "network.peers"),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
         let (status, _, error) = run(serve(folder.path()).env(name, value), b"");

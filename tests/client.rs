@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use kvspace_client::{
-    After, Client, Condition, Error, Fault, Grants, Integrity, KeyKind, KeyPath, KvAbility, Meta, OwnerKey, Progress,
-    RefusalKind, Session, Space, clock,
+    After, Client, ClientOptions, Condition, EpochId, Error, Fault, Grants, Integrity, KeyKind, KeyPath, KvAbility,
+    Meta, OwnerKey, Progress, ReadYourWrites, RefusalKind, Session, Space, clock,
 };
 
 use crate::harness::{Node, Setup};
@@ -174,4 +174,26 @@ async fn many_writers_share_one_space() {
     futures::future::join_all((0..32).map(write)).await;
     let keys: Vec<KeyPath> = space.list_all(None).try_collect().await.expect("listed");
     assert_eq!(keys.len(), 32);
+}
+
+#[tokio::test]
+async fn a_read_waits_for_what_was_seen_whichever_host_is_asked() {
+    let node = Node::new();
+    let (_, space) = open(&node, KeyKind::Ed25519).await;
+    space.put("a", "value", Meta::new(), Condition::Always).await.expect("written");
+    let waiting = |read_your_writes| {
+        Client::with_options(&node.url(), ClientOptions { read_your_writes, ..ClientOptions::default() })
+            .expect("an address")
+    };
+    let other = space.at(&waiting(ReadYourWrites::Within { wait_ms: 50 }));
+    assert_eq!(other.seen(), space.seen());
+    assert_eq!(other.get("a").await.expect("it has what was written").bytes, "value");
+    // What one of them saw, the other waits for.
+    space.see(EpochId::of(b"elsewhere"));
+    assert_eq!(kind(other.get("a").await), RefusalKind::TooEarly);
+    assert_eq!(kind(other.head("a").await), RefusalKind::TooEarly);
+    assert_eq!(kind(other.list(None, 10, None).await), RefusalKind::TooEarly);
+    assert_eq!(kind(other.frontier().await), RefusalKind::TooEarly);
+    let off = space.at(&waiting(ReadYourWrites::Off));
+    assert_eq!(off.get("a").await.expect("it does not wait").bytes, "value");
 }

@@ -6,6 +6,7 @@ mod cluster;
 mod crash;
 mod full;
 mod harness;
+mod hosts;
 mod tidy;
 mod tinycloud;
 mod upkeep;

@@ -148,6 +148,11 @@ impl Blobs {
         self.shared.path(hash).is_file()
     }
 
+    /// As [`Blobs::open_blob`], for a thread that may block and without the size.
+    pub(crate) fn open_file(&self, hash: &BlobHash) -> Option<fs::File> {
+        fs::File::open(self.shared.path(hash)).ok()
+    }
+
     /// Opens a blob for reading and says its size in bytes; `None` if it is not here. An open file stays readable
     /// whatever happens to its name.
     ///

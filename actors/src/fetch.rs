@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use kvspace_protocol::{
-    id::{BlobHash, HostKey, Millis, SpaceId},
+    id::{BlobHash, EpochId, HostKey, Millis, SpaceId},
     limits::BLOB_BYTES_MAX,
 };
 use tokio::{
@@ -39,7 +39,6 @@ mod transfer;
 mod tree;
 
 pub(crate) use plan::Settings;
-#[allow(unused_imports, reason = "used once hosts talk to each other")]
 pub(crate) use serve::{Server, Source, Values};
 
 use plan::{BlobKey, Plan};
@@ -59,6 +58,15 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + ?Sized> Stream for T {}
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open a stream: {0}")]
 pub(crate) struct OpenError(pub(crate) String);
+
+/// Where a value stands.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Occurrence {
+    /// The space.
+    pub(crate) space: SpaceId,
+    /// An epoch that puts it there.
+    pub(crate) epoch: EpochId,
+}
 
 /// The peers that values are fetched from.
 pub(crate) trait Peers: Send + Sync + 'static {
@@ -159,9 +167,9 @@ impl Fetcher {
         Ok(Self { shared })
     }
 
-    /// This value is wanted; an operation of this space refers to it, and the index says so already. Says no when too many
+    /// This value is wanted; an operation of this epoch refers to it, and the index says so already. Says no when too many
     /// are: then it is to be offered again.
-    pub(crate) fn want(&self, space: &SpaceId, hash: BlobHash, size: u64, urgency: Urgency) -> bool {
+    pub(crate) fn want(&self, at: &Occurrence, hash: BlobHash, size: u64, urgency: Urgency) -> bool {
         let shared = &self.shared;
         let key = BlobKey { hash, size };
         if size > BLOB_BYTES_MAX {
@@ -173,7 +181,7 @@ impl Fetcher {
             return true;
         }
         let had = state.kept.get(&key).cloned().unwrap_or_default();
-        let is_taken = state.plan.want(clock::now(), key, space, urgency, &had);
+        let is_taken = state.plan.want(clock::now(), key, at, urgency, &had);
         if is_taken {
             state.kept.remove(&key);
         }

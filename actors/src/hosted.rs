@@ -62,6 +62,8 @@ pub(crate) struct Hosted {
     pub(crate) ready: Mutex<Option<Space>>,
     /// Oldest first.
     refused: Mutex<VecDeque<RefusedEpoch>>,
+    /// Epochs that waited when peers brought some last.
+    waiting: AtomicU64,
     used: AtomicU64,
 }
 
@@ -74,6 +76,7 @@ impl Hosted {
             id,
             index,
             dag: RwLock::default(),
+            waiting: AtomicU64::new(0),
             commits: watch::Sender::new(0),
             places: Arc::new(Semaphore::new(CALLS_MAX)),
             actor: AsyncMutex::new(None),
@@ -192,6 +195,15 @@ impl Hosted {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
     }
 
+    /// How many epochs waited for an ancestor or the clock when peers brought some last.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_waiting(&self, epochs: usize) {
+        self.waiting.store(epochs as u64, Ordering::Relaxed);
+    }
+
     /// Notes that the space is in use.
     pub(crate) fn touch(&self, tick: u64) {
         self.used.store(tick, Ordering::Relaxed);
@@ -200,5 +212,136 @@ impl Hosted {
     /// When it was last in use.
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, convert::Infallible, path::Path, sync::atomic::AtomicBool, time::Duration};
+
+    use kvspace_protocol::{
+        dag::{Inserted, Place},
+        id::{Did, HostKey, Incarnation},
+        space::NewEpoch,
+    };
+
+    use super::*;
+    use crate::{
+        disk::fake::FakeDisk,
+        index::{Durable, Index},
+        log::{Log, LogOptions, Position},
+        records::{Batch, MemoryStore, Pair, Records, Store, StoreError},
+    };
+
+    /// A store that does something once, behind a reader's back.
+    struct Meddling {
+        inner: MemoryStore,
+        is_armed: AtomicBool,
+        meddle: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    }
+
+    impl Store for Meddling {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            let found = self.inner.get(key);
+            if self.is_armed.swap(false, Ordering::SeqCst) {
+                let meddle = self.meddle.lock().expect("no panic").take();
+                meddle.into_iter().for_each(|meddle| meddle());
+            }
+            found
+        }
+
+        fn page(&self, prefix: &[u8], from: &[u8], max: usize) -> Result<Vec<Pair>, StoreError> {
+            self.inner.page(prefix, from, max)
+        }
+
+        fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
+            self.inner.apply(batch)
+        }
+
+        fn close(&self) -> Result<(), StoreError> {
+            self.inner.close()
+        }
+    }
+
+    fn hosted() -> (Arc<Hosted>, Arc<Meddling>) {
+        let options = LogOptions { disk: Arc::new(FakeDisk::default()), ..LogOptions::default() };
+        let log = Log::open(Path::new("/log"), options, |_, _| Ok::<_, Infallible>(())).expect("a log");
+        let (meddle, is_armed) = (Mutex::default(), AtomicBool::new(false));
+        let store = Arc::new(Meddling { inner: MemoryStore::new(), is_armed, meddle });
+        let records = Records::over(store.clone()).expect("records");
+        let space = SpaceId::new(&Did::from_ed25519(&[1; 32]), "default").expect("a space id");
+        let index = Index::new(records, log.reader()).expect("an index").new_space(&space);
+        log.close();
+        (Arc::new(Hosted::new(index)), store)
+    }
+
+    /// The epoch of this number on the only chain.
+    fn epoch(n: u64) -> EpochId {
+        EpochId([u8::try_from(n).expect("few"); 32])
+    }
+
+    fn commit(hosted: &Hosted, n: u64) {
+        let inserted = Inserted { place: Place { branch: 0, n }, learned: vec![], ended: vec![] };
+        let (host, incarnation) = (HostKey([2; 32]), Incarnation([0; 8]));
+        let new = NewEpoch { id: epoch(n), seq: n, inserted, host, incarnation, revokes: false };
+        let changes = [Change::Epoch(new)];
+        let epochs = BTreeMap::from([(epoch(n), Position { segment: 1, offset: 0, length: 1 })]);
+        let batches = hosted.index.batches(&Durable { changes: &changes, blobs: &[], epochs: &epochs });
+        let records = hosted.index.index().records();
+        let room = records.room_blocking(20).expect("room");
+        records.begin(Vec::new()).fill(room, batches.expect("the index reads")).expect("filled");
+        hosted.advance(&changes);
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    #[tokio::test]
+    async fn what_is_held_needs_no_waiting_and_what_is_not_is_named_at_the_deadline() {
+        let (hosted, _) = hosted();
+        commit(&hosted, 0);
+        let past = Instant::now();
+        assert_eq!(hosted.wait_for(&[epoch(0)], past).await, Ok(Ok(())));
+        assert_eq!(hosted.wait_for(&[epoch(0), epoch(1), epoch(2)], past).await, Ok(Err(vec![epoch(1), epoch(2)])));
+        assert_eq!((hosted.frontier(), hosted.dag().len()), (vec![epoch(0)], 1));
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_when_the_last_of_several_is_there() {
+        let (hosted, _) = hosted();
+        let waiting = tokio::spawn({
+            let hosted = hosted.clone();
+            async move { hosted.wait_for(&[epoch(0), epoch(2)], soon()).await }
+        });
+        for n in 0..3 {
+            while hosted.commits.receiver_count() == 0 {
+                tokio::task::yield_now().await;
+            }
+            assert!(!waiting.is_finished());
+            commit(&hosted, n);
+        }
+        assert_eq!(waiting.await.expect("no panic"), Ok(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_comes_while_somebody_looks_is_not_missed() {
+        let (hosted, store) = hosted();
+        *store.meddle.lock().expect("no panic") = Some(Box::new({
+            let hosted = hosted.clone();
+            move || commit(&hosted, 0)
+        }));
+        store.is_armed.store(true, Ordering::SeqCst);
+        assert_eq!(hosted.wait_for(&[epoch(0)], soon()).await, Ok(Ok(())));
+    }
+
+    #[test]
+    fn who_serves_keeps_the_dag_it_had() {
+        let (hosted, _) = hosted();
+        commit(&hosted, 0);
+        let before = hosted.dag();
+        commit(&hosted, 1);
+        assert_eq!((before.len(), hosted.dag().len()), (1, 2));
+        assert_eq!(hosted.frontier(), [epoch(1)]);
     }
 }

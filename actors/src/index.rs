@@ -24,7 +24,7 @@ use std::sync::{
 use kvspace_protocol::{
     authority::Proof,
     epoch::SignedEpoch,
-    id::{Address, BlobHash, HostKey, Identity, SpaceId},
+    id::{Address, BlobHash, EpochId, HostKey, Identity, SpaceId},
     space::{Change, CheckedEpoch, ViewError},
 };
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ pub(crate) use self::{
     apply::Durable,
     compare::{Difference, compare},
     format::Stored,
-    space::{Fate, PageQuery, SpaceIndex},
+    space::{DeadWrite, Fate, PageQuery, SpaceIndex},
 };
 pub(crate) use crate::records::StoreError as IndexError;
 use crate::{
@@ -72,6 +72,7 @@ pub(crate) struct FileUse {
     space: SpaceId,
     pub(crate) hash: BlobHash,
     size: u64,
+    epoch: EpochId,
     pub(crate) fate: Fate,
     name: Vec<u8>,
 }
@@ -85,6 +86,8 @@ pub(crate) struct Wanted {
     pub(crate) hash: BlobHash,
     /// Its size in bytes.
     pub(crate) size: u64,
+    /// The epoch that put it there.
+    pub(crate) epoch: EpochId,
     /// Where to go on behind it.
     pub(crate) name: Vec<u8>,
 }
@@ -155,6 +158,12 @@ impl Index {
         })
     }
 
+    /// Whether this host was ever named for a space.
+    pub(crate) fn is_named_host(&self, space: &SpaceId, host: &HostKey) -> Result<bool, IndexError> {
+        let Some(number) = self.records.get(&keys::space(space))? else { return Ok(false) };
+        Ok(self.records.get(&keys::hosted_space(host, format::decode(&number)?))?.is_some())
+    }
+
     /// The log.
     pub(crate) fn log(&self) -> &LogReader {
         &self.log
@@ -212,7 +221,7 @@ impl Index {
                 };
                 if is_here { Ok(None) } else { self.file_use((name, value)).map(Some) }
             });
-            let wanted = |FileUse { space, hash, size, name, .. }| Wanted { space, hash, size, name };
+            let wanted = |FileUse { space, hash, size, epoch, name, .. }| Wanted { space, hash, size, epoch, name };
             used.map(|used| used.filter(|used| used.fate == Fate::Wins).map(wanted)).transpose()
         })
     }
@@ -225,7 +234,7 @@ impl Index {
         let format::FileUse { space, key, identity, size } = format::decode(&value)?;
         let space = SpaceIndex::new(self.clone(), space.parse().map_err(|_| broken())?, number);
         let fate = space.fate(&key, &Identity(identity), &version)?;
-        Ok(FileUse { space: space.id, hash, size, fate, name })
+        Ok(FileUse { space: space.id, hash, size, epoch: version.epoch, fate, name })
     }
 
     /// Forgets that an operation needs a file.

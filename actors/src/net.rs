@@ -3,17 +3,18 @@
 //! Nothing here knows what the bytes mean or who may have them; a peer of any key is let in. A task of its own drives the
 //! swarm and only moves values through bounded channels: where one is full, it refuses and counts, and never waits.
 //! Requests and streams go to connected peers only; connecting is the [dialler's](dial).
+#![allow(clippy::wildcard_enum_match_arm, reason = "the library's enums have many variants and get more")]
 
-use std::{collections::BTreeSet, fmt, io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kvspace_protocol::{
     id::{HostKey, Millis},
     limits::MESSAGE_BYTES_MAX,
 };
-use libp2p::{core::transport::ListenerId, identity::Keypair};
+use libp2p::identity::Keypair;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{TryAcquireError, mpsc, oneshot, watch},
     time::timeout,
 };
 
@@ -21,7 +22,9 @@ mod asked;
 mod behaviour;
 mod codec;
 mod dial;
+mod error;
 mod identity;
+mod listen;
 mod outbox;
 mod state;
 mod stream;
@@ -32,7 +35,8 @@ mod tests;
 pub(crate) use asked::Asked;
 use behaviour::{BLOB, Mdns};
 use dial::Dialler;
-use identity::{host_key, peer_id, read_address};
+pub(crate) use error::{AskError, NetError};
+use identity::{host_key, peer_id};
 use state::{Session, Shared, State};
 pub(crate) use stream::Stream;
 use task::{Ask, Task};
@@ -75,59 +79,6 @@ pub(crate) enum Blocked {
     Yes,
     /// It is not.
     No,
-}
-
-/// Why the network did not start.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NetError {
-    /// A configured address is none.
-    #[error("{address:?} cannot be used: {error}")]
-    Address {
-        /// The address as configured.
-        address: String,
-        /// What is wrong with it.
-        error: identity::AddressError,
-    },
-    /// An address to listen on cannot be bound.
-    #[error("cannot listen on {address}: {reason}; free it or configure another one")]
-    Listen {
-        /// The address as configured.
-        address: String,
-        /// What the system says.
-        reason: String,
-    },
-    /// Names cannot be resolved on this machine.
-    #[error("cannot read how names are resolved ({0}); check /etc/resolv.conf")]
-    Names(String),
-    /// The local network cannot be searched.
-    #[error("cannot look for nodes in the local network ({0}); turn mdns off or free UDP port 5353")]
-    Mdns(io::Error),
-    /// The transports cannot be set up.
-    #[error("cannot set up the transports: {0}")]
-    Transport(String),
-}
-
-/// Why there is no answer, or no stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AskError {
-    /// The peer is not connected, or went away before it answered.
-    #[error("the peer is not connected")]
-    NotConnected,
-    /// The peer did not answer in time.
-    #[error("the peer did not answer in time")]
-    TimedOut,
-    /// The request or the answer is larger than a message may be.
-    #[error("the message is too large")]
-    TooLarge,
-    /// The peer does not answer this.
-    #[error("the peer refused")]
-    Refused,
-    /// Too much is asked of this peer already.
-    #[error("too many requests wait for this peer")]
-    Busy,
-    /// The network has stopped.
-    #[error("the network has stopped")]
-    Closed,
 }
 
 /// A peer came or went. Told once a peer, whatever the number of connections.
@@ -174,7 +125,7 @@ pub(crate) struct PeerInfo {
 pub(crate) struct Dropped {
     /// Requests of peers, which were refused.
     pub(crate) requests: u64,
-    /// Answers that came too late.
+    /// Answers that came too late, or when peers had too many to read.
     pub(crate) answers: u64,
     /// Streams of peers.
     pub(crate) streams: u64,
@@ -200,20 +151,13 @@ impl Network {
     pub(crate) async fn start(options: NetOptions) -> Result<(Self, Incoming), NetError> {
         let keypair = Keypair::ed25519_from_bytes(options.key).expect("any 32 bytes are a secret key");
         let key = host_key(&keypair.public().to_peer_id()).expect("the id of an Ed25519 key has the key in it");
-        let mut configured = read_all(&options.peers)?;
+        let mut configured = listen::read(&options.peers)?;
         configured.retain(|(_, peer)| *peer != Some(key));
-        let listen = read_all(&options.listen)?;
         let mut swarm = behaviour::swarm(keypair, if options.mdns { Mdns::On } else { Mdns::Off })?;
 
         let mut control = swarm.behaviour().streams.new_control();
         let accepting = control.accept(BLOB).expect("this is the only one who accepts these streams");
-        let mut listeners = Vec::new();
-        for (text, (address, _)) in options.listen.iter().zip(listen) {
-            let listener = swarm.listen_on(address);
-            let failed =
-                |error: &dyn fmt::Display| NetError::Listen { address: text.clone(), reason: error.to_string() };
-            listeners.push((listener.map_err(|error| failed(&error))?, text.clone()));
-        }
+        let listeners = listen::begin(&mut swarm, &options.listen)?;
 
         let shared = Arc::new(Shared::new(Dialler::new(configured, rand::random())));
         let (asks, to_ask) = mpsc::channel(COMMANDS_MAX);
@@ -226,7 +170,7 @@ impl Network {
         let mut task = Task::new(swarm, Arc::clone(&shared), task::Queues { asks: to_ask, events, requests });
         match timeout(LISTEN_DEADLINE, task.bind(listeners.clone())).await {
             Ok(bound) => bound?,
-            Err(_) => return Err(not_bound(&listeners)),
+            Err(_) => return Err(listen::late(&listeners)),
         }
         let accepting = tokio::spawn(stream::accept(Arc::clone(&shared), accepting, streams));
         tokio::spawn(async move {
@@ -266,7 +210,10 @@ impl Network {
         protocol: Protocol,
         request: Bytes,
     ) -> Result<Bytes, AskError> {
-        let _waiting = session.waiting.try_acquire().map_err(|_| AskError::Busy)?;
+        let _waiting = session.waiting.try_acquire().map_err(|error| match error {
+            TryAcquireError::NoPermits => AskError::Busy,
+            TryAcquireError::Closed => self.gone(),
+        })?;
         let turn = session.asks(protocol).acquire_owned().await.map_err(|_| self.gone())?;
         let (reply, answer) = oneshot::channel();
         let ask = Ask { peer: peer_id(peer), protocol, request, turn, reply };
@@ -355,16 +302,4 @@ impl State {
         }
         self.sessions.get(peer).filter(|_| !self.dialler.is_blocked(peer)).ok_or(AskError::NotConnected)
     }
-}
-
-type Addresses = Vec<(libp2p::Multiaddr, Option<HostKey>)>;
-
-fn read_all(texts: &[String]) -> Result<Addresses, NetError> {
-    let read = |text: &String| read_address(text).map_err(|error| NetError::Address { address: text.clone(), error });
-    texts.iter().map(read).collect()
-}
-
-fn not_bound(listeners: &[(ListenerId, String)]) -> NetError {
-    let address = listeners.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(", ");
-    NetError::Listen { address, reason: format!("not bound within {} s", LISTEN_DEADLINE.as_secs()) }
 }

@@ -1,6 +1,8 @@
 //! The running node as the HTTP side sees it.
 
 mod collect;
+mod explain;
+mod peers;
 mod reads;
 mod recover;
 pub mod replicas;
@@ -27,17 +29,16 @@ use kvspace_protocol::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
+use self::start::Inner;
 pub(crate) use self::{
     reads::{Pending, PendingValue},
     recover::Recovery,
 };
-use self::start::Inner;
 pub use crate::index::Summary;
 use crate::{
     disk::OpenError,
     index::IndexError,
     log::{AppendError, LogError, Position},
-    net::NetError,
 };
 
 /// A body up to this size has its own share of the memory for bodies, which nobody can hold by sending slowly: it is asked
@@ -310,8 +311,8 @@ pub enum StartError {
     #[error("cannot start the actors' threads: {0}")]
     Thread(std::io::Error),
     /// It cannot speak to other nodes.
-    #[error(transparent)]
-    Network(#[from] NetError),
+    #[error("{0}")]
+    Network(String),
     /// The node's work ended before it began.
     #[error("starting failed: {0}")]
     Failed(String),

@@ -41,6 +41,15 @@ const COMMITS_MAX: usize = 1024;
 /// How often the hosts of the spaces here are told to the network, which dials those it knows an address of.
 const WANTED_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How much at once; how often is configured.
+pub(crate) const SETTINGS: Settings = Settings {
+    compare_interval_ms: 30_000,
+    pulls_per_peer_max: 4,
+    pulls_max: 16,
+    push_bytes_max: 16 * 1024 * 1024,
+    push_batch_bytes: 1024 * 1024,
+};
+
 /// The replication of one node. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Replication {

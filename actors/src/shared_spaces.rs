@@ -141,3 +141,136 @@ impl Known {
         self.by_item.insert(item, number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, path::Path};
+
+    use kvspace_protocol::{
+        dag::{Inserted, Place},
+        id::{Address, Did, EpochId, Incarnation},
+        space::NewEpoch,
+        sync::compare::{Comparison, Step},
+    };
+
+    use super::*;
+    use crate::{
+        disk::fake::FakeDisk,
+        index::Durable,
+        log::{Log, LogOptions, Position},
+        records::{MemoryStore, Records},
+    };
+
+    const PEER: HostKey = HostKey([7; 32]);
+    const OTHER: HostKey = HostKey([8; 32]);
+
+    /// A node's index, and what the peers of its spaces would be told.
+    struct Side {
+        index: Index,
+        shared: SharedSpaces,
+        dags: BTreeMap<SpaceId, Dag>,
+    }
+
+    impl Side {
+        fn new() -> Self {
+            let options = LogOptions { disk: Arc::new(FakeDisk::default()), ..LogOptions::default() };
+            let log = Log::open(Path::new("/log"), options, |_, _| Ok::<_, Infallible>(())).expect("a log");
+            let records = Records::over(Arc::new(MemoryStore::new())).expect("records");
+            let index = Index::new(records, log.reader()).expect("an index");
+            log.close();
+            Self { shared: SharedSpaces::new(index.clone()), index, dags: BTreeMap::new() }
+        }
+
+        /// The next epoch of a space, which names these hosts.
+        fn commit(&mut self, space: &SpaceId, hosts: &[HostKey]) {
+            let dag = self.dags.entry(space.clone()).or_default();
+            let n = dag.len();
+            let id = EpochId::of(format!("{space} {n}").as_bytes());
+            let inserted = Inserted { place: Place { branch: 0, n }, learned: vec![], ended: vec![] };
+            let (host, incarnation) = (HostKey([2; 32]), Incarnation([0; 8]));
+            let place = inserted.place;
+            let new = NewEpoch { id, seq: n, inserted, host, incarnation, revokes: false };
+            dag.replay(&new);
+            let mut changes = vec![Change::Epoch(new)];
+            changes.extend((0u16..).zip(hosts).map(|(event, host)| {
+                let address = Address::of(format!("{space} {host:?}").as_bytes());
+                Change::Delegation { address, place, event, hosts: Some(*host) }
+            }));
+            let index = match self.index.space(space).expect("the index reads") {
+                Some(index) => index,
+                None => self.index.new_space(space),
+            };
+            let epochs = BTreeMap::from([(id, Position { segment: 1, offset: 0, length: 1 })]);
+            let batches = index.batches(&Durable { changes: &changes, blobs: &[], epochs: &epochs });
+            let room = self.index.records().room_blocking(20).expect("room");
+            self.index.records().begin(Vec::new()).fill(room, batches.expect("reads")).expect("filled");
+            self.shared.handle_committed(&index, dag, &changes);
+        }
+
+        /// The spaces that `other` has not like this, as seen between this side's `peer` and the other's.
+        fn differ(&self, peer: &HostKey, other: &Self, here: &HostKey) -> Vec<SpaceId> {
+            let theirs = other.shared.items(here).expect("the index reads");
+            let (mut comparison, mut message) = Comparison::begin(&self.shared.items(peer).expect("the index reads"));
+            loop {
+                match comparison.step(&theirs.answer(&message).expect("answered")).expect("answered") {
+                    Step::Send(next) => message = next,
+                    Step::Done(items) => {
+                        let mut spaces: Vec<_> =
+                            items.iter().map(|item| self.shared.space_of(item).expect("still so")).collect();
+                        spaces.sort();
+                        return spaces;
+                    }
+                }
+            }
+        }
+    }
+
+    fn space(number: usize) -> SpaceId {
+        SpaceId::new(&Did::from_ed25519(&[1; 32]), &format!("space-{number}")).expect("a space id")
+    }
+
+    #[test]
+    fn what_one_of_two_hosts_has_beyond_the_other_is_named() {
+        let (mut here, mut there) = (Side::new(), Side::new());
+        for number in 0..30 {
+            let hosts = if number % 3 == 0 { vec![OTHER] } else { vec![PEER, OTHER] };
+            for side in [&mut here, &mut there] {
+                side.commit(&space(number), &hosts);
+            }
+        }
+        let differ = |here: &Side, there: &Side| here.differ(&PEER, there, &PEER);
+        assert_eq!(differ(&here, &there), []);
+        here.commit(&space(4), &[]);
+        assert_eq!(differ(&here, &there), [space(4)]);
+        there.commit(&space(4), &[]);
+        assert_eq!(differ(&here, &there), []);
+        here.commit(&space(3), &[]);
+        assert_eq!(differ(&here, &there), [], "the peer is no host of it");
+        assert_eq!(here.differ(&OTHER, &there, &OTHER), [space(3)]);
+        here.commit(&space(3), &[PEER]);
+        assert_eq!(differ(&here, &there), [space(3)], "now it is");
+        here.commit(&space(40), &[PEER]);
+        assert_eq!(differ(&here, &there), [space(3), space(40)]);
+    }
+
+    #[test]
+    fn nothing_is_made_anew_while_nothing_happens_and_a_stale_item_names_nothing() {
+        let mut side = Side::new();
+        side.commit(&space(0), &[PEER]);
+        side.commit(&space(1), &[OTHER]);
+        let cached = |side: &Side, peer: &HostKey| {
+            let known = side.shared.known();
+            known.as_ref().and_then(|known| known.peers.get(peer)).is_some_and(|peer| peer.items.is_some())
+        };
+        assert!(side.shared.known().is_none(), "nobody has asked");
+        side.shared.items(&PEER).expect("the index reads");
+        assert!(cached(&side, &PEER) && !cached(&side, &OTHER));
+        side.commit(&space(1), &[]);
+        assert!(cached(&side, &PEER), "it is none of the peer's");
+        let item = compare::item(&space(0), &side.dags[&space(0)].frontier().collect::<Vec<_>>());
+        assert_eq!(side.shared.space_of(&item), Some(space(0)));
+        side.commit(&space(0), &[]);
+        assert!(!cached(&side, &PEER));
+        assert_eq!(side.shared.space_of(&item), None);
+    }
+}

@@ -183,7 +183,12 @@ impl SpaceActor {
             told: logged.told.clone(),
         };
         let space = self.hosted.id.clone();
-        DurableCommit { space, epochs: commit.epochs.iter().map(epoch).collect(), hosts: Vec::new(), wanted: wanted(commit) }
+        DurableCommit {
+            space,
+            epochs: commit.epochs.iter().map(epoch).collect(),
+            hosts: Vec::new(),
+            wanted: wanted(commit),
+        }
     }
 
     fn committed(&mut self, result: Result<(), AppendError>, durable: Option<DurableCommit>, ctx: &mut Context<Self>) {
@@ -276,7 +281,8 @@ impl SpaceActor {
 
 /// The winning values of a commit whose bytes are not in it.
 fn wanted(commit: &kvspace_protocol::space::Commit) -> Vec<WantedValue> {
-    let here: BTreeSet<BlobHash> = commit.epochs.iter().flat_map(|logged| &logged.values).map(|(hash, _)| *hash).collect();
+    let here: BTreeSet<BlobHash> =
+        commit.epochs.iter().flat_map(|logged| &logged.values).map(|(hash, _)| *hash).collect();
     let winner = |change: &Change| match change {
         Change::Winner { key, winner } => {
             let winner = winner.as_ref()?;

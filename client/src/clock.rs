@@ -1,5 +1,7 @@
 //! The one place of this crate that reads the time.
 
+use std::time::Duration;
+
 use kvspace_protocol::id::Millis;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -9,6 +11,14 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 pub fn now() -> Millis {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Begins to measure: what this gives back tells the time that has passed since.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "this module is where clocks are read")]
+pub fn stopwatch() -> impl Fn() -> Duration {
+    let begun = std::time::Instant::now();
+    move || begun.elapsed()
 }
 
 /// A time as RFC 3339 spells it, in UTC and whole seconds; the number itself where that has no spelling.

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod backup;
 mod data;
+mod demo;
 mod error;
 mod home;
 mod hosts;
@@ -83,6 +84,8 @@ enum Command {
     Why(why::WhyArgs),
     /// Shows the nodes that a running node speaks to, cuts one off
     Peers(peers::PeersArgs),
+    /// Shows three hosts of one space on this machine, one of which fails and comes back
+    Demo(demo::DemoArgs),
     /// Shows the state of a running node
     Status(status::StatusArgs),
     /// Looks a data folder through for damage
@@ -118,6 +121,7 @@ impl Command {
             Self::Revoke(args) => wait(args.run(out)),
             Self::Why(args) => wait(args.run(out)),
             Self::Peers(args) => wait(args.run(out)),
+            Self::Demo(args) => wait(args.run(out)),
             Self::Status(args) => wait(args.run(out)),
         }?;
         Ok(ExitCode::SUCCESS)

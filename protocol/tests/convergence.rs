@@ -5,11 +5,12 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kvspace_protocol::{
+    authority::Proof,
     capability::build::Claims,
     epoch::{Epoch, Event, SignedEpoch},
     id::{EpochId, Millis},
-    kv::Condition,
-    space::CheckedEpoch,
+    kv::{Condition, Version},
+    space::{CheckedEpoch, Explained, View, Worth},
 };
 use proptest::{collection::vec, prelude::*, test_runner::FileFailurePersistence};
 use world::{Draft, Forger, Host, Owner, START_MS, Session, event, id, put_event, revocation, seq, verified, write};
@@ -205,12 +206,12 @@ impl Play {
                     (By::Itself, _) => revocation(&target.key, &self.owner.space, &target.delegation, &after, vec![]),
                     (By::Owner | By::Delegator, _) => self.owner.revoke(&target.delegation, &after),
                 };
-                self.hosts[host].send_token(token, vec![]);
+                self.revoke(host, token, bound);
             }
             Step::Remove { host, removed, bound } => {
                 let did = if removed == 3 { self.thief.did() } else { self.hosts[removed].did() };
                 let token = self.owner.revoke(&self.owner.host_delegation(&did), &self.after(host, bound));
-                self.hosts[host].send_token(token, vec![]);
+                self.revoke(host, token, bound);
             }
             Step::Sync { from, to } => {
                 let log = self.hosts[from].log.clone();
@@ -232,6 +233,35 @@ impl Play {
         self.hosts[host].send_token(session.delegation.clone(), vec![]);
         self.sessions.push(session);
         self.above.push(above);
+    }
+
+    /// Logs a revocation; what it voids is what was said before, also while others are on their way to the disk.
+    fn revoke(&mut self, host: usize, token: Proof, waits: bool) {
+        let host = &mut self.hosts[host];
+        if host.slow && !waits {
+            host.send_token(token, vec![]);
+            return;
+        }
+        let preview = host.preview(&token, usize::MAX);
+        let Ok(expected) = preview else {
+            let call = host.send_token(token, vec![]);
+            assert_eq!(host.reply(call), preview.err().map(Err));
+            return;
+        };
+        let was_slow = host.slow;
+        host.finish_all();
+        assert_eq!(host.preview(&token, usize::MAX).as_ref(), Ok(&expected));
+        let (before, winners) = (host.operations(), host.winners());
+        let call = host.send_token(token, vec![]);
+        assert!(host.reply(call).is_some_and(|reply| reply.is_ok()));
+        let newly = |((key, version), void): &((String, Version), bool)| {
+            let wins = winners.get(key).is_some_and(|(winner, _)| winner == version);
+            (*void && !before[&(key.clone(), *version)]).then(|| (key.clone(), *version, wins))
+        };
+        let effect: BTreeSet<_> = host.operations().into_iter().filter_map(|operation| newly(&operation)).collect();
+        let said = expected.voided.into_iter().map(|voided| (voided.key.to_string(), voided.version, voided.wins));
+        assert_eq!(said.collect::<BTreeSet<_>>(), effect, "what a revocation voids is what was said");
+        host.slow = was_slow;
     }
 
     /// Every epoch there is, the forged ones included, each once.
@@ -327,6 +357,29 @@ fn assert_is(host: &Host, truth: &oracle::Truth) {
     assert_eq!(host.frontier(), truth.heads);
     assert_eq!(host.operations(), truth.operations);
     assert_eq!(host.winners(), truth.winners);
+    assert_explained(host);
+}
+
+/// What is explained is what the rules say.
+fn assert_explained(host: &Host) {
+    let winners = host.winners();
+    for key in host.view.keys() {
+        let explained = host.core.explain(&host.view, key).expect("the view reads");
+        assert!(explained.is_sorted_by(|newer, older| newer.operation.version > older.operation.version));
+        for Explained { operation, worth, .. } in &explained {
+            let wins = winners.get(&**key).is_some_and(|(winner, _)| *winner == operation.version);
+            assert_eq!(matches!(worth, Worth::Wins), wins);
+            assert_eq!(matches!(worth, Worth::Void(_)), host.core.is_void(operation));
+            let elsewhere = |other: &Explained| {
+                let counts = matches!(other.worth, Worth::Wins | Worth::Superseded);
+                counts && other.operation.identity == operation.identity
+            };
+            if matches!(worth, Worth::Repeated) {
+                assert!(explained.iter().any(elsewhere), "it counts where it was done before");
+            }
+        }
+        assert_eq!(explained.len(), host.view.history(key).expect("the view reads").len());
+    }
 }
 
 fn config() -> ProptestConfig {

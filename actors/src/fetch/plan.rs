@@ -11,11 +11,11 @@ use std::{
 
 use kvspace_protocol::id::{BlobHash, HostKey, Millis, SpaceId};
 
-use super::Urgency;
+use super::{Occurrence, Urgency};
 use crate::blobs::Groups;
 
-/// Spaces of one value that are remembered: it is asked for in any of them.
-const SPACES_MAX: usize = 4;
+/// Places of one value that are remembered: it is asked for at any of them.
+const PLACES_MAX: usize = 4;
 /// Values that are passed over in one look because whoever has them is at work.
 const BLOCKED_MAX: usize = 256;
 /// Peers of which it is remembered that they sent broken ranges.
@@ -85,7 +85,7 @@ pub(crate) struct Call(u64);
 pub(crate) struct Ask {
     pub(crate) call: Call,
     pub(crate) peer: HostKey,
-    pub(crate) space: SpaceId,
+    pub(crate) at: Occurrence,
     pub(crate) key: BlobKey,
     pub(crate) groups: Range<u64>,
 }
@@ -117,7 +117,7 @@ struct Standing {
 struct Flight {
     key: BlobKey,
     peer: HostKey,
-    space: SpaceId,
+    at: Occurrence,
     groups: Range<u64>,
     since: Millis,
 }
@@ -136,11 +136,11 @@ struct Blob {
     /// Order of arrival.
     number: u64,
     place: Place,
-    spaces: Vec<SpaceId>,
+    at: Vec<Occurrence>,
     /// What was not verified yet.
     left: Groups,
     flights: BTreeSet<Call>,
-    standings: BTreeMap<(HostKey, SpaceId), Standing>,
+    standings: BTreeMap<(HostKey, Occurrence), Standing>,
     bans: BTreeMap<HostKey, Millis>,
     asked: BTreeMap<HostKey, Millis>,
 }
@@ -193,7 +193,7 @@ impl Plan {
     }
 
     /// This value is wanted; of it, `had` is here already. Says no when there is no room: then it is to be offered again.
-    pub(crate) fn want(&mut self, now: Millis, key: BlobKey, space: &SpaceId, urgency: Urgency, had: &Groups) -> bool {
+    pub(crate) fn want(&mut self, now: Millis, key: BlobKey, at: &Occurrence, urgency: Urgency, had: &Groups) -> bool {
         if !self.blobs.contains_key(&key) {
             if self.blobs.len() >= self.settings.wants_max && !self.make_room(urgency) {
                 return false;
@@ -209,7 +209,7 @@ impl Plan {
                 urgency,
                 number: self.number(),
                 place: Place::Ready,
-                spaces: Vec::new(),
+                at: Vec::new(),
                 left,
                 flights: BTreeSet::new(),
                 standings: BTreeMap::new(),
@@ -221,9 +221,9 @@ impl Plan {
         }
         let soonest = now.plus(self.settings.again_ms);
         let blob = self.blobs.get_mut(&key).expect("it was put there if it was not");
-        let is_new_space = !blob.spaces.contains(space) && blob.spaces.len() < SPACES_MAX;
-        if is_new_space {
-            blob.spaces.push(space.clone());
+        let is_new_place = !blob.at.contains(at) && blob.at.len() < PLACES_MAX;
+        if is_new_place {
+            blob.at.push(at.clone());
         }
         if urgency == Urgency::Now {
             // Somebody waits: what was put off for long is tried again.
@@ -232,7 +232,7 @@ impl Plan {
             }
         }
         let (place, urgency) = (blob.place, urgency.min(blob.urgency));
-        if place != Place::Complete && (is_new_space || urgency == Urgency::Now) {
+        if place != Place::Complete && (is_new_place || urgency == Urgency::Now) {
             self.wake(key, urgency);
         }
         true
@@ -269,7 +269,7 @@ impl Plan {
         let Some(flight) = self.land(call) else { return false };
         let Some(blob) = self.blobs.get_mut(&flight.key) else { return false };
         blob.left.remove(got);
-        let pair = (flight.peer, flight.space);
+        let pair = (flight.peer, flight.at);
         match end {
             End::Whole => {
                 blob.standings.remove(&pair);
@@ -464,10 +464,10 @@ impl Plan {
         let asked: BTreeSet<HostKey> = blob.flights.iter().map(|call| self.flights[call].peer).collect();
         let (mut best, mut is_blocked) = (None, false);
         let mut wake = now.plus(self.settings.idle_ms);
-        for space in &blob.spaces {
-            for peer in hosts(space) {
+        for at in &blob.at {
+            for peer in hosts(&at.space) {
                 let banned = blob.bans.get(&peer).copied();
-                let standing = blob.standings.get(&(peer, space.clone()));
+                let standing = blob.standings.get(&(peer, at.clone()));
                 let busy = self.peers.get(&peer).and_then(|peer| peer.busy_until);
                 let until = [banned, standing.map(|standing| standing.not_before), busy].into_iter().flatten().max();
                 if let Some(until) = until.filter(|until| *until > now) {
@@ -482,14 +482,12 @@ impl Plan {
                 }
                 let rank = (flights, standing.map_or(0, |standing| standing.failures), peer);
                 if best.as_ref().is_none_or(|(other, _)| rank < *other) {
-                    best = Some((rank, space));
+                    best = Some((rank, at));
                 }
             }
         }
         match best {
-            Some(((_, _, peer), space)) => {
-                Next::Ask(Ask { call: Call(self.next + 1), peer, space: space.clone(), key, groups })
-            }
+            Some(((_, _, peer), at)) => Next::Ask(Ask { call: Call(self.next + 1), peer, at: at.clone(), key, groups }),
             None if is_blocked => Next::Blocked,
             None => Next::Sleep(wake),
         }
@@ -518,13 +516,13 @@ impl Plan {
 
     fn fly(&mut self, now: Millis, ask: &Ask) {
         self.next = ask.call.0;
-        let Ask { call, peer, space, key, groups } = ask.clone();
+        let Ask { call, peer, at, key, groups } = ask.clone();
         self.peers.entry(peer).or_default().flights += 1;
         if let Some(blob) = self.blobs.get_mut(&key) {
             blob.flights.insert(call);
             blob.asked.insert(peer, now);
         }
-        self.flights.insert(call, Flight { key, peer, space, groups, since: now });
+        self.flights.insert(call, Flight { key, peer, at, groups, since: now });
     }
 
     fn land(&mut self, call: Call) -> Option<Flight> {

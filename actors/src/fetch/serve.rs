@@ -16,7 +16,7 @@ use bao_tree::io::sync::{ReadAt, encode_ranges_validated};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use kvspace_protocol::{
-    id::{BlobHash, HostKey, SpaceId},
+    id::{BlobHash, EpochId, HostKey, SpaceId},
     limits::BLOB_REQUEST_BYTES_MAX,
     sync::blob::{GROUP_BYTES, Request, Status},
 };
@@ -53,8 +53,8 @@ pub(crate) trait Values: Send + Sync + 'static {
     /// Whether this peer may read values of this space, by who it is or by what it shows.
     fn may_read<'a>(&'a self, peer: HostKey, space: &'a SpaceId, shown: &'a [Bytes]) -> BoxFuture<'a, bool>;
 
-    /// Opens a value, if an operation of this space has it and its bytes are here.
-    fn open<'a>(&'a self, space: &'a SpaceId, hash: &'a BlobHash) -> BoxFuture<'a, Option<Source>>;
+    /// Opens a value, if an operation of this epoch has it and its bytes are here.
+    fn open<'a>(&'a self, space: &'a SpaceId, hash: &'a BlobHash, epoch: &'a EpochId) -> BoxFuture<'a, Option<Source>>;
 }
 
 /// Serves values to peers. Clones are the same.
@@ -148,11 +148,11 @@ impl Shared {
     }
 
     async fn answer(&self, stream: &mut impl Stream, peer: HostKey, request: Request) -> io::Result<()> {
-        let Request { space, hash, shown, .. } = &request;
+        let Request { space, epoch, hash, shown, .. } = &request;
         if !self.values.may_read(peer, space, shown).await {
             return self.say(stream, Status::NotFound).await;
         }
-        let Some(source) = self.values.open(space, hash).await else {
+        let Some(source) = self.values.open(space, hash, epoch).await else {
             return self.say(stream, Status::NotFound).await;
         };
         let mut pieces = self.encode(source, request);

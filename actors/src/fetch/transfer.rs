@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Peers, Stream,
+    Occurrence, Peers, Stream,
     plan::{Ask, BlobKey, End},
     serve::within,
     tree,
@@ -97,7 +97,7 @@ async fn receive(
     kept: Option<Box<dyn Stream>>,
     encoded: &mut Vec<u8>,
 ) -> Result<Box<dyn Stream>, Cut> {
-    let request = request_of(ask, context.peers.shown(&ask.space));
+    let request = request_of(ask, context.peers.shown(&ask.at.space));
     let mut answered = None;
     if let Some(mut stream) = kept {
         // The peer may have closed it meanwhile: that says nothing.
@@ -140,7 +140,8 @@ async fn begin(stream: &mut dyn Stream, request: &[u8], idle: Duration) -> io::R
 fn request_of(ask: &Ask, shown: Vec<Bytes>) -> Vec<u8> {
     let BlobKey { hash, size } = ask.key;
     let Range { start: from, end: to } = tree::bytes_of(size, &ask.groups);
-    let request = Request { space: ask.space.clone(), hash, size, from, to, shown }.encode();
+    let Occurrence { space, epoch } = ask.at.clone();
+    let request = Request { space, epoch, hash, size, from, to, shown }.encode();
     let length = u32::try_from(request.len()).unwrap_or(u32::MAX);
     [&length.to_be_bytes()[..], &request].concat()
 }

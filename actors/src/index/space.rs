@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kvspace_protocol::{
     dag::Place,
-    id::{Address, BlobHash, EpochId, Identity, Key, Millis, SpaceId},
+    id::{Address, BlobHash, Did, EpochId, Identity, Key, Millis, SpaceId},
     kv::{Effect, Operation, Value, Version},
     limits::INLINE_BYTES_MAX,
     space::{DeadReason, EpochAt, View, ViewError},
@@ -237,6 +237,42 @@ impl SpaceIndex {
     /// What wins a key, as it is kept: large headers may be missing.
     pub(crate) fn winning(&self, key: &str) -> Result<Option<Stored>, IndexError> {
         Ok(self.entry(key)?.winner)
+    }
+
+    /// Where the bytes of a value lie that an operation of this epoch puts: in the log, or else in its file. `None` if no
+    /// such operation is known.
+    pub(crate) fn value_of(&self, epoch: &EpochId, hash: &BlobHash) -> Result<Option<Option<Position>>, IndexError> {
+        let Some(record) = self.index.records.get(&self.names.epoch(epoch))? else { return Ok(None) };
+        let EpochRecord { branch, n, .. } = format::decode(&record)?;
+        let read = self.index.read_epoch(self.position(Place { branch, n })?)?;
+        for (version, key, value) in
+            read.writes().filter(|(_, _, value)| value.is_some_and(|value| value.blob == *hash))
+        {
+            let (Some(token), Some(_)) = (read.token(version.event()), value) else { continue };
+            if let Some(stored) = self.operation(key, &token.identity(), &version)? {
+                return Ok(Some(stored.at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A token's operation of this version on a key, whether it wins or not; its headers may have to be looked up.
+    pub(crate) fn operation(
+        &self,
+        key: &str,
+        identity: &Identity,
+        version: &Version,
+    ) -> Result<Option<Stored>, IndexError> {
+        match self.winning(key)?.filter(|winner| winner.operation.version == *version) {
+            Some(winner) => Ok(Some(winner)),
+            None => self.lost(key, identity, version),
+        }
+    }
+
+    /// Who signed the token of an operation of the epoch at `place`; `None` if that cannot be read.
+    pub(crate) fn signer(&self, place: Place, version: &Version) -> Option<Did> {
+        let epoch = self.position(place).and_then(|at| self.index.read_epoch(at)).ok()?;
+        epoch.token(version.event()).map(|token| token.issuer().clone())
     }
 
     /// Looks large headers up in the log.

@@ -53,7 +53,7 @@ pub(super) struct Behaviour {
     pub(super) blocked: allow_block_list::Behaviour<BlockedPeers>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
-    mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(super) sync: request_response::Behaviour<Codec>,
     pub(super) push: request_response::Behaviour<Codec>,
     pub(super) streams: libp2p_stream::Behaviour,
@@ -76,11 +76,8 @@ pub(super) fn swarm(keypair: Keypair, has_mdns: Mdns) -> Result<Swarm<Behaviour>
         .with_quic()
         .with_dns()
         .map_err(|error| NetError::Names(error.to_string()))?;
-    let swarm = builder
-        .with_behaviour(|_| behaviour)
-        .expect("a behaviour that is made already cannot fail")
-        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE).with_smart_dial())
-        .build();
+    let Ok(builder) = builder.with_behaviour(|_| behaviour);
+    let swarm = builder.with_swarm_config(|config| config.with_idle_connection_timeout(IDLE).with_smart_dial()).build();
     Ok(swarm)
 }
 

@@ -6,6 +6,9 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol as Part};
 /// A `PeerId` of an Ed25519 key: an identity hash of 36 bytes, which are the key's type and length, and then the key.
 const PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
 
+/// Addresses taken from what one peer says of itself.
+const TOLD_MAX: usize = 8;
+
 /// The `PeerId` of this host.
 pub(super) fn peer_id(key: &HostKey) -> PeerId {
     PeerId::from_bytes(&[&PREFIX[..], &key.0].concat()).expect("an identity hash of 36 bytes is a PeerId")
@@ -56,8 +59,22 @@ pub(super) fn split(mut address: Multiaddr) -> (Multiaddr, Option<PeerId>) {
     }
 }
 
+/// What is worth keeping of the addresses that a peer says it listens on. `link` is its end of the connection: only a
+/// peer on this machine means this machine by a loopback address.
+pub(super) fn told_places(told: Vec<Multiaddr>, id: PeerId, link: Option<&Multiaddr>) -> Vec<Multiaddr> {
+    let is_near = link.is_some_and(is_loopback);
+    let places = told.into_iter().filter_map(|address| own_place(address, id));
+    places.filter(|address| is_near || !is_loopback(address)).take(TOLD_MAX).collect()
+}
+
+/// The place of a peer that is told with or without its id, if it can be dialled.
+pub(super) fn own_place(address: Multiaddr, id: PeerId) -> Option<Multiaddr> {
+    let (address, named) = split(address);
+    (named.is_none_or(|named| named == id) && is_dialable(&address)).then_some(address)
+}
+
 /// Whether this address is on the machine itself.
-pub(super) fn is_loopback(address: &Multiaddr) -> bool {
+fn is_loopback(address: &Multiaddr) -> bool {
     match address.iter().next() {
         Some(Part::Ip4(ip)) => ip.is_loopback(),
         Some(Part::Ip6(ip)) => ip.is_loopback(),
@@ -66,7 +83,7 @@ pub(super) fn is_loopback(address: &Multiaddr) -> bool {
 }
 
 /// Whether an address that a peer says it listens on is one to dial: a place, a port, no relay.
-pub(super) fn is_dialable(address: &Multiaddr) -> bool {
+fn is_dialable(address: &Multiaddr) -> bool {
     let mut has_port = false;
     for (at, part) in address.iter().enumerate() {
         let is_fine = match part {
@@ -124,5 +141,18 @@ mod tests {
         assert!(is_fine("/ip4/192.0.2.1/tcp/4001") && is_fine("/dns4/example.org/udp/1/quic-v1"));
         assert!(!is_fine("/ip4/192.0.2.1/tcp/0") && !is_fine("/ip4/0.0.0.0/tcp/1") && !is_fine("/ip4/192.0.2.1"));
         assert!(!is_fine(&format!("/ip4/192.0.2.1/tcp/1/p2p/{}/p2p-circuit", PeerId::random())));
+    }
+
+    #[test]
+    fn what_a_peer_says_of_itself_is_sifted() {
+        let id = peer_id(&HostKey([9; 32]));
+        let read = |text: &str| -> Multiaddr { text.parse().unwrap() };
+        let (near, far) = (read("/ip4/127.0.0.1/tcp/1"), read("/ip4/192.0.2.1/tcp/1"));
+        let other = far.clone().with(Part::P2p(PeerId::random()));
+        let told = vec![near.clone(), far.clone().with(Part::P2p(id)), other];
+        assert_eq!(told_places(told.clone(), id, Some(&near)), [near.clone(), far.clone()]);
+        assert_eq!(told_places(told.clone(), id, Some(&far)), std::slice::from_ref(&far));
+        assert_eq!(told_places(told, id, None), std::slice::from_ref(&far));
+        assert_eq!(told_places(vec![far; 20], id, None).len(), TOLD_MAX);
     }
 }

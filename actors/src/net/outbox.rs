@@ -1,6 +1,8 @@
 //! Events that the node has not taken yet: kept in order, none lost, at most two a peer.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, future};
+
+use tokio::sync::mpsc;
 
 use super::Event;
 
@@ -25,14 +27,15 @@ impl Outbox {
         self.events.push_back(event);
     }
 
-    /// The next event to tell.
-    pub(super) fn pop(&mut self) -> Option<Event> {
-        self.events.pop_front()
-    }
-
-    /// Whether all is told.
-    pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty()
+    /// Tells the next event when there is room, and waits for ever if there is none. Nothing is lost if it is dropped.
+    pub(super) async fn tell(&mut self, events: &mpsc::Sender<Event>) {
+        if self.events.is_empty() {
+            future::pending::<()>().await;
+        }
+        let place = events.reserve().await;
+        if let (Some(event), Ok(place)) = (self.events.pop_front(), place) {
+            place.send(event);
+        }
     }
 
     fn position(&self, event: Event) -> Option<usize> {
@@ -51,7 +54,7 @@ mod tests {
         for event in events {
             outbox.push(*event);
         }
-        std::iter::from_fn(|| outbox.pop()).collect()
+        outbox.events.into()
     }
 
     #[test]
@@ -66,5 +69,19 @@ mod tests {
         let a = HostKey([1; 32]);
         let flaps = [Event::Disconnected(a), Event::Connected(a)];
         assert_eq!(told(&flaps.repeat(9)), flaps);
+    }
+
+    #[tokio::test]
+    async fn events_wait_for_room_and_stay_in_order() {
+        let peers = [1, 2, 3].map(|number| Event::Connected(HostKey([number; 32])));
+        let (events, mut told) = mpsc::channel(1);
+        let mut outbox = Outbox::default();
+        peers.iter().for_each(|event| outbox.push(*event));
+        outbox.tell(&events).await;
+        assert!(futures::poll!(Box::pin(outbox.tell(&events))).is_pending(), "there is no room");
+        for event in peers {
+            assert_eq!(told.try_recv(), Ok(event));
+            assert!(futures::poll!(Box::pin(outbox.tell(&events))).is_ready() || outbox.events.is_empty());
+        }
     }
 }

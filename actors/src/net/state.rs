@@ -17,8 +17,8 @@ use super::{Blocked, Dropped, Protocol, behaviour::EXCHANGES_MAX, dial::Dialler}
 /// Requests of one protocol on their way to one peer. Both sides together leave a quarter of the exchanges of a connection
 /// free, for one that is over here may not be over there.
 pub(super) const ASKS_MAX: usize = EXCHANGES_MAX * 3 / 8;
-/// Requests that wait for their turn, per peer.
-const ASKS_WAITING_MAX: usize = 256;
+/// Requests to one peer that are on their way or wait for their turn.
+pub(super) const ASKS_WAITING_MAX: usize = 256;
 /// Streams opened to one peer; as many are taken from it.
 pub(super) const STREAMS_PER_PEER_MAX: usize = 16;
 

@@ -1,6 +1,6 @@
 //! The task that drives the swarm: it moves values between the swarm and the channels, and decides nothing else.
 
-use std::{collections::BTreeMap, future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -11,12 +11,12 @@ use libp2p::{
     identify, mdns, ping,
     request_response::{self, OutboundFailure, OutboundRequestId},
     swarm::{
-        ConnectionId, DialError, SwarmEvent,
+        ConnectionId, DialError, StreamUpgradeError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::{Sleep, sleep},
 };
 
@@ -26,7 +26,7 @@ use super::{
     behaviour::{Behaviour, BehaviourEvent, VERSION},
     codec::{Codec, Message},
     dial::{Dial, Failure, Found, Target},
-    identity::{host_key, is_dialable, is_loopback, peer_id, split},
+    identity::{host_key, own_place, peer_id, split, told_places},
     outbox::Outbox,
     state::{Session, Shared, count},
 };
@@ -35,10 +35,10 @@ mod events;
 
 /// Requests of peers that wait for an answer.
 const UNANSWERED_MAX: usize = 1024;
+/// Bytes of answers that peers have not taken yet. Beyond it, a request is refused: who asks much must read it too.
+const SENDING_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// The longest sleep between looks at the dialler, in case the clock is set.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
-/// Addresses taken from what one peer says of itself.
-const TOLD_MAX: usize = 8;
 
 /// A request on its way to the swarm.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ pub(super) struct Task {
     shared: Arc<Shared>,
     queues: Queues,
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
+    /// Room for answers that are being sent.
+    to_send: Arc<Semaphore>,
     outbox: Outbox,
     asks: BTreeMap<(Protocol, OutboundRequestId), Waiting>,
     dials: BTreeMap<ConnectionId, Target>,
@@ -85,6 +87,7 @@ impl Task {
             shared,
             queues,
             answers: mpsc::channel(UNANSWERED_MAX),
+            to_send: Arc::new(Semaphore::new(SENDING_BYTES_MAX)),
             outbox: Outbox::default(),
             asks: BTreeMap::new(),
             dials: BTreeMap::new(),
@@ -122,7 +125,7 @@ impl Task {
                 Some(answer) = self.answers.1.recv() => self.on_answer(answer),
                 () = self.shared.orders.notified() => self.on_orders(),
                 () = self.timer.as_mut() => self.dial(),
-                () = tell(&self.queues.events, &mut self.outbox) => {}
+                () = self.outbox.tell(&self.queues.events) => {}
                 _ = stop.wait_for(|is_stopped| *is_stopped) => break,
             }
         }
@@ -147,7 +150,14 @@ impl Task {
 
     fn on_answer(&mut self, answer: Answer) {
         let Answer { protocol, channel, bytes } = answer;
-        if self.exchange(protocol).send_response(channel, Message::ours(bytes)).is_err() {
+        let message = match self.to_send.clone().try_acquire_many_owned(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+        {
+            Ok(room) => Message { bytes, room: Some(room) },
+            Err(_) => Message::ours(Bytes::new()),
+        };
+        let is_refused = message.room.is_none();
+        let is_late = self.exchange(protocol).send_response(channel, message).is_err();
+        if is_refused || is_late {
             count(&self.shared.dropped.answers);
         }
     }
@@ -217,7 +227,10 @@ impl Task {
 
     fn on_dial_failed(&mut self, now: Millis, id: ConnectionId, error: DialError) {
         let Some(target) = self.dials.remove(&id) else { return };
-        tracing::debug!(?target, %error, "a dial failed");
+        match target {
+            Target::Seed(_) => tracing::warn!(%error, "a configured address does not answer"),
+            Target::Peer(peer) => tracing::debug!(?peer, %error, "a dial failed"),
+        }
         let mut failure = Failure { error: error.to_string(), ..Failure::default() };
         match error {
             DialError::Transport(failed) => {
@@ -236,17 +249,6 @@ impl Task {
 
     fn dial_soon(&mut self) {
         self.timer = Box::pin(sleep(Duration::ZERO));
-    }
-}
-
-/// Tells the next event when there is room, and waits for ever if there is none to tell.
-async fn tell(events: &mpsc::Sender<Event>, outbox: &mut Outbox) {
-    if outbox.is_empty() {
-        future::pending::<()>().await;
-    }
-    let place = events.reserve().await;
-    if let (Ok(place), Some(event)) = (place, outbox.pop()) {
-        place.send(event);
     }
 }
 

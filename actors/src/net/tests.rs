@@ -202,6 +202,46 @@ async fn requests_to_one_peer_are_bounded_and_all_are_answered() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_given_up_keeps_its_turn_until_the_peer_is_done() {
+    let (mut a, b) = pair().await;
+    let key = a.key;
+    let ask = |protocol, ms| b.net.ask(&key, protocol, Bytes::from("?"), Duration::from_millis(ms));
+    let mut held = Vec::new();
+    for _ in 0..state::ASKS_MAX {
+        assert_eq!(ask(Protocol::Sync, 50).await, Err(AskError::TimedOut));
+        held.push(a.asked().await);
+    }
+    assert_eq!(ask(Protocol::Sync, 50).await, Err(AskError::TimedOut));
+    let barrier = async { a.asked().await };
+    let (_, next) = tokio::join!(ask(Protocol::Push, 50), barrier);
+    assert_eq!(next.protocol, Protocol::Push, "the last request did not leave");
+    drop(held);
+    echo(a.incoming.requests);
+    assert_eq!(b.ask(key, "now?").await, Ok(Bytes::from("now?")));
+}
+
+#[tokio::test]
+async fn too_many_requests_to_one_peer_are_not_even_queued() {
+    let (a, b) = pair().await;
+    let key = a.key;
+    let asks: Vec<_> = (0..state::ASKS_WAITING_MAX)
+        .map(|_| {
+            let net = b.net.clone();
+            tokio::spawn(async move { net.ask(&key, Protocol::Push, Bytes::from("?"), LONG).await })
+        })
+        .collect();
+    let session = b.net.shared.lock().session(&key).unwrap().clone();
+    while session.waiting.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(b.ask(key, "?").await, Err(AskError::Busy));
+    a.net.stop().await;
+    for ask in asks {
+        assert_eq!(soon(ask).await.unwrap(), Err(AskError::NotConnected));
+    }
+}
+
+#[tokio::test]
 async fn a_blocked_peer_is_cut_off_until_it_is_taken_back() {
     let (mut a, mut b) = pair().await;
     a.net.block(b.key, Blocked::Yes);

@@ -1,7 +1,9 @@
 //! Reading: never through a mailbox. What is read was acknowledged.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -28,10 +30,15 @@ use crate::{
 /// Entries that a list passes before others get their turn: a few milliseconds.
 const LOOK_MAX: usize = 1024;
 
+/// Proofs of one token that other hosts are asked for.
+const PROOFS_ASKED_MAX: usize = 4;
+
 /// A value whose bytes are not here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PendingValue {
     pub(crate) space: SpaceId,
+    /// The epoch that put it there.
+    pub(crate) epoch: EpochId,
     pub(crate) hash: BlobHash,
     pub(crate) size: u64,
 }
@@ -58,7 +65,8 @@ impl Node {
     /// [`NodeError::NotHosted`] or [`NodeError::Denied`].
     pub async fn authorize(&self, space: &SpaceId, token: &Proof, now: Millis) -> Result<Authorized, NodeError> {
         let hosted = self.hosted(space).await?;
-        let allowed = self.with_pool(now, |others| hosted.access().invocation(token, now, others))?;
+        let judge = |others: &_| hosted.access().invocation(token, now, others);
+        let allowed = self.with_proofs(Some(space), now, judge).await?;
         Ok(Authorized { generation: allowed.generation, grants: allowed.grants, borrowed: allowed.borrowed })
     }
 
@@ -85,7 +93,7 @@ impl Node {
     pub async fn read(&self, space: &SpaceId, found: &Found) -> Result<Content, NodeError> {
         let (hash, size) = (found.value.blob, found.value.size);
         if size > INLINE_BYTES_MAX {
-            return Ok(Content::File(tokio::fs::File::from_std(self.file(space, &hash, size).await?), size));
+            return Ok(Content::File(tokio::fs::File::from_std(self.file(space, found).await?), size));
         }
         let permit = self.share(&self.inner.bytes_out, size).await?;
         let in_log = match found.at.map(|at| self.inner.storage.log.read_blob(at)) {
@@ -95,7 +103,7 @@ impl Node {
         };
         let bytes = match in_log {
             Some(bytes) => bytes,
-            None => whole(self.file(space, &hash, size).await?, size).await?,
+            None => whole(self.file(space, found).await?, size).await?,
         };
         if BlobHash::of(&bytes) != hash {
             tracing::error!(%space, %hash, "the bytes of a value are not what they should be");
@@ -105,13 +113,14 @@ impl Node {
     }
 
     /// The file of a value, if need be after it has come.
-    async fn file(&self, space: &SpaceId, hash: &BlobHash, size: u64) -> Result<std::fs::File, NodeError> {
+    async fn file(&self, space: &SpaceId, found: &Found) -> Result<std::fs::File, NodeError> {
+        let (hash, size) = (&found.value.blob, found.value.size);
         let open = async || {
             let opened = self.inner.storage.blobs.open_blob(hash).await;
             opened.map_err(|error| NodeError::Storage(error.to_string()))
         };
         let mut opened = open().await?;
-        if opened.is_none() && self.pending(space, hash, size).await {
+        if opened.is_none() && self.pending(space, found).await {
             opened = open().await?;
         }
         let Some((file, found_bytes)) = opened else { return Err(self.missing(space).await?) };
@@ -123,9 +132,10 @@ impl Node {
     }
 
     /// Waits for the bytes of a value that are not here; true when they may have come.
-    async fn pending(&self, space: &SpaceId, hash: &BlobHash, size: u64) -> bool {
+    async fn pending(&self, space: &SpaceId, found: &Found) -> bool {
         let Some(pending) = self.inner.pending.get() else { return false };
-        let value = PendingValue { space: space.clone(), hash: *hash, size };
+        let (space, epoch) = (space.clone(), found.version.epoch);
+        let value = PendingValue { space, epoch, hash: found.value.blob, size: found.value.size };
         tokio::time::timeout(self.inner.options.pending_wait, pending.wait(value)).await.unwrap_or(false)
     }
 
@@ -137,8 +147,9 @@ impl Node {
         let owner = space.owner().ed25519().filter(|_| *space.owner() != self.inner.did);
         let dag = hosted.dag();
         let owner_hosts = owner.is_some_and(|key| dag.branches().iter().any(|branch| branch.host.0 == key));
-        hosts.remove(&self.inner.did);
-        Ok(if hosts.is_empty() && !owner_hosts { NodeError::BlobGone } else { NodeError::BlobPending })
+        hosts.remove(&self.inner.host);
+        hosts.retain(|host| owner.is_none_or(|owner| host.0 != owner) || owner_hosts);
+        Ok(if hosts.is_empty() { NodeError::BlobGone } else { NodeError::BlobPending })
     }
 
     /// Keys with a live value.
@@ -201,6 +212,26 @@ impl Node {
 
     pub(super) async fn hosted(&self, space: &SpaceId) -> Result<Arc<Hosted>, NodeError> {
         self.space(space).await?.ok_or(NodeError::NotHosted)
+    }
+
+    /// As [`Node::with_pool`]; a proof that nobody here knows is asked of the other hosts of the space.
+    pub(super) async fn with_proofs<T>(
+        &self,
+        space: Option<&SpaceId>,
+        now: Millis,
+        judge: impl Fn(&BTreeMap<Address, Proof>) -> Result<T, Denied>,
+    ) -> Result<T, NodeError> {
+        let mut asked = BTreeSet::new();
+        loop {
+            let judged = self.with_pool(now, &judge);
+            let Err(NodeError::Denied(Denied::MissingParent(Some(missing)))) = &judged else { return judged };
+            let (Some(space), Some(replication)) = (space, self.inner.replication.get()) else { return judged };
+            // What comes brings all that it rests on, so this is asked once for each that the token cites itself.
+            if asked.len() >= PROOFS_ASKED_MAX || !asked.insert(*missing) {
+                return judged;
+            }
+            replication.find_proof(self, space, missing).await;
+        }
     }
 
     /// Judges with the proofs that a space's own log holds, and looks for the missing ones among all this node knows.

@@ -1,16 +1,11 @@
-//! Who else hosts a space, how far they are, and waiting for what they have.
+//! What is told of a space's other hosts, and of why a key reads as it does here.
 
 use std::time::Duration;
 
 use kvspace_protocol::{
-    authority::Proof,
-    id::{Address, BlobHash, Did, EpochId, Key, Millis, SpaceId},
+    id::{Address, BlobHash, Did, EpochId, Key, Millis},
     kv::{Integrity, Version},
 };
-
-use tokio::time::Instant;
-
-use super::{Node, NodeError};
 
 /// Another host of a space, as far as it is known here.
 #[derive(Debug, Clone)]
@@ -72,7 +67,7 @@ pub struct ExplainedOperation {
     /// Its version; the epoch in it holds it.
     pub version: Version,
     /// The host that took it in.
-    pub host: Did,
+    pub host: Option<Did>,
     /// Who signed the token; `None` if the epoch cannot be read.
     pub signer: Option<Did>,
     /// Who vouches for the value.
@@ -199,71 +194,4 @@ pub struct Metrics {
     pub blobs_bad: u64,
     /// Epochs that wait for an ancestor or the clock, in the spaces in memory.
     pub epochs_waiting: u64,
-}
-
-impl Node {
-    /// Waits until these epochs are held here, at most for `wait`; peers are asked for them.
-    ///
-    /// # Errors
-    /// [`NodeError::Behind`] with those that are still missing; at once when more than [`WAIT_EPOCHS_MAX`] are named.
-    /// [`NodeError::NotHosted`].
-    pub async fn wait_for(&self, space: &SpaceId, epochs: &[EpochId], wait: Duration) -> Result<(), NodeError> {
-        let wait = if epochs.len() > WAIT_EPOCHS_MAX { Duration::ZERO } else { wait.min(WAIT_MAX) };
-        let waited = self.hosted(space).await?.wait_for(epochs, Instant::now() + wait).await?;
-        waited.map_err(NodeError::Behind)
-    }
-
-    /// Why a key reads as it does here.
-    ///
-    /// # Errors
-    /// [`NodeError::NotHosted`].
-    pub async fn explain(&self, space: &SpaceId, key: &str) -> Result<Explanation, NodeError> {
-        let _ = (space, key);
-        std::future::ready(()).await;
-        Err(NodeError::NotHosted)
-    }
-
-    /// The hosts of a space, this one among them.
-    ///
-    /// # Errors
-    /// [`NodeError::NotHosted`].
-    pub async fn replicas(&self, space: &SpaceId) -> Result<Vec<Replica>, NodeError> {
-        let _ = space;
-        std::future::ready(()).await;
-        Err(NodeError::NotHosted)
-    }
-
-    /// The writes that a revocation would void, at most `max`, and whether there are more. Nothing is taken in; time and
-    /// signature of the token are the caller's part.
-    ///
-    /// # Errors
-    /// [`NodeError`] as of taking it in.
-    pub async fn preview(&self, token: Proof, now: Millis, max: usize) -> Result<(Vec<Voided>, bool), NodeError> {
-        let _ = (token, now, max);
-        std::future::ready(()).await;
-        Err(NodeError::NotHosted)
-    }
-
-    /// The peers of this node.
-    #[must_use]
-    pub fn peers(&self) -> Vec<PeerStatus> {
-        Vec::new()
-    }
-
-    /// Cuts a peer off, or lets it come back. Lasts until the process ends.
-    pub fn block(&self, peer: &Did, is_blocked: bool) {
-        let _ = (peer, is_blocked);
-    }
-
-    /// Figures for the operator.
-    #[must_use]
-    pub fn metrics(&self) -> Metrics {
-        Metrics::default()
-    }
-
-    /// Where this node listens for peers, as multiaddresses that end in its own `/p2p/…`.
-    #[must_use]
-    pub fn p2p_addresses(&self) -> Vec<String> {
-        Vec::new()
-    }
 }

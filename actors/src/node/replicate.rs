@@ -64,7 +64,12 @@ impl Node {
     }
 
     /// Has a space take in epochs of peers; the answer comes when all that was taken is durable.
-    pub(crate) async fn take_epochs(&self, hosted: &Arc<Hosted>, from: HostKey, epochs: Vec<Arrived>) -> Result<Taken, NodeError> {
+    pub(crate) async fn take_epochs(
+        &self,
+        hosted: &Arc<Hosted>,
+        from: HostKey,
+        epochs: Vec<Arrived>,
+    ) -> Result<Taken, NodeError> {
         self.check_room()?;
         self.call(hosted, Held::default(), |answer| Call::Epochs { from: Some(from), epochs, answer }).await
     }
@@ -83,9 +88,8 @@ impl Node {
             let mut lacking = Vec::new();
             for wanted in wanted {
                 let winner = index.winning(&wanted.key)?;
-                let is_lacking = winner.is_some_and(|winner| {
-                    winner.operation.version.epoch == wanted.epoch && winner.at.is_none()
-                });
+                let is_lacking =
+                    winner.is_some_and(|winner| winner.operation.version.epoch == wanted.epoch && winner.at.is_none());
                 if is_lacking && !blobs.exists(&wanted.value.blob) {
                     lacking.push(wanted);
                 }
@@ -110,7 +114,7 @@ impl Node {
             if let Some(bytes) = at.and_then(|at| storage.log.read_blob(at).ok()) {
                 return Ok(vec![Source::Bytes(bytes)]);
             }
-            Ok(std::fs::File::open(storage.blobs.path_of(&hash)).ok().map(Source::File).into_iter().collect())
+            Ok(storage.blobs.open_file(&hash).map(Source::File).into_iter().collect())
         };
         self.look(open).await.pop()
     }

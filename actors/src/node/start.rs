@@ -31,7 +31,7 @@ use crate::{
     index::{self, Index, IndexError},
     log::{Log, LogError, LogOptions},
     messages::DurableCommit,
-    net::{NetError, NetOptions, Network},
+    net::{NetOptions, Network},
     pool::Pool,
     records::{Records, RecordsOptions},
     registry::Registry,
@@ -97,21 +97,24 @@ impl Node {
         let Some(network) = network else { return Ok(node) };
         if let Err(error) = node.join(network, committed).await {
             node.stop().await;
-            return Err(error.into());
+            return Err(error);
         }
         Ok(node)
     }
 
     /// Begins to speak to other nodes.
-    async fn join(&self, network: NetworkOptions, committed: mpsc::Receiver<DurableCommit>) -> Result<(), NetError> {
+    async fn join(&self, network: NetworkOptions, committed: mpsc::Receiver<DurableCommit>) -> Result<(), StartError> {
         let NetworkOptions { listen, peers, mdns, compare_interval } = network;
         let options = NetOptions { key: self.inner.options.key, listen, peers, mdns };
-        let (network, incoming) = Network::start(options).await?;
+        let (network, incoming) =
+            Network::start(options).await.map_err(|error| StartError::Network(error.to_string()))?;
         let settings = Settings {
             compare_interval_ms: i64::try_from(compare_interval.as_millis()).unwrap_or(i64::MAX),
-            ..Settings::default()
+            ..replication::SETTINGS
         };
-        let replication = Replication::start(self, network, incoming, committed, settings);
+        let replication =
+            Replication::start(self, network, incoming, committed, settings).map_err(StartError::Blobs)?;
+        drop(self.inner.pending.set(Arc::new(replication.clone())));
         drop(self.inner.replication.set(replication));
         Ok(())
     }
@@ -323,6 +326,7 @@ fn is_of_the_index(error: &StartError, records: &Records) -> bool {
         | StartError::DataDir(_)
         | StartError::Blobs(_)
         | StartError::Thread(_)
+        | StartError::Network(_)
         | StartError::Failed(_) => false,
     }
 }

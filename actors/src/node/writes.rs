@@ -41,6 +41,8 @@ impl Node {
             self.check_room()?;
         }
         let hosted = self.hosted(&space).await?;
+        self.caught_up(&hosted).await?;
+        self.hold(&hosted, &token).await?;
         let mut held = Held::default();
         let value = body.map(|body| match body {
             Body::Inline { hash, bytes, permit } => {
@@ -88,7 +90,8 @@ impl Node {
             return Err(Denied::Delegator(token.issuer().clone()).into());
         }
         // The pool holds what every log holds, so this is the whole question, but for revocations.
-        self.with_pool(now, |others| chain(&token, Purpose::Delegate, others).map(drop))?;
+        let judge = |others: &_| chain(&token, Purpose::Delegate, others).map(drop);
+        self.with_proofs(named(&token).first().copied(), now, judge).await?;
         self.check_room()?;
         let address = token.address();
         let (hosted, mut unhosted) = self.named(&token).await?;
@@ -119,14 +122,20 @@ impl Node {
     /// [`NodeError`].
     pub async fn revoke(&self, token: Proof, now: Millis) -> Result<Address, NodeError> {
         let Role::Revocation { target: address } = token.role() else { return Err(Denied::Revoker.into()) };
-        let missing = || Denied::MissingParent(Some(address));
-        let target = self.inner.pool.find(&address, now)?.ok_or_else(missing)?;
+        let target = self.revoked_by(&token, &address, now).await?;
         let (hosted, _) = self.named(&target).await?;
-        let mut refusal: NodeError = missing().into();
+        let mut refusal: NodeError = Denied::MissingParent(Some(address)).into();
         let mut taken = false;
         for hosted in hosted {
-            let judged = self.with_pool(now, |others| hosted.access().revocation(&token, others));
-            match judged {
+            // Without `after` it voids what its carrier has not seen, so this host sees first what the others have.
+            match self.inner.replication.get() {
+                Some(replication) if token.after(&hosted.id).is_none() => {
+                    drop(replication.catch_up(self, &hosted).await)
+                }
+                Some(_) | None => self.hold(&hosted, &token).await?,
+            }
+            let judge = |others: &_| hosted.access().revocation(&token, others);
+            match self.with_proofs(Some(&hosted.id), now, judge).await {
                 Ok((_, borrowed)) => {
                     self.take_token(&hosted, token.clone(), borrowed).await?;
                     taken = true;
@@ -137,8 +146,30 @@ impl Node {
         if taken { Ok(address) } else { Err(refusal) }
     }
 
+    /// The delegation that a revocation ends; the hosts of the spaces that it names are asked if need be.
+    pub(super) async fn revoked_by(&self, token: &Token, address: &Address, now: Millis) -> Result<Proof, NodeError> {
+        let found = |pool: &crate::pool::Pool| pool.find(address, now);
+        if let (None, Some(replication)) = (found(&self.inner.pool)?, self.inner.replication.get()) {
+            for space in token.after_spaces().filter(|space| self.hosts(space).unwrap_or(false)).take(1) {
+                replication.find_proof(self, space, address).await;
+            }
+        }
+        let missing = || Denied::MissingParent(Some(*address));
+        Ok(found(&self.inner.pool)?.ok_or_else(missing)?)
+    }
+
+    /// Waits for the epochs of a space that a token has seen, and that are not held here. The space says later which are
+    /// still missing.
+    pub(super) async fn hold(&self, hosted: &Arc<Hosted>, token: &Token) -> Result<(), NodeError> {
+        let after = token.after(&hosted.id).unwrap_or_default();
+        match self.wait_in(hosted, after, self.inner.options.pending_wait).await {
+            Ok(()) | Err(NodeError::Behind(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The spaces that a token names: those hosted here, and the others.
-    async fn named(&self, token: &Token) -> Result<(Vec<Arc<Hosted>>, Vec<SpaceId>), NodeError> {
+    pub(super) async fn named(&self, token: &Token) -> Result<(Vec<Arc<Hosted>>, Vec<SpaceId>), NodeError> {
         let (mut hosted, mut others) = (Vec::new(), Vec::new());
         for space in named(token) {
             match self.space(space).await? {
@@ -231,7 +262,7 @@ impl Node {
     }
 
     /// Refuses what would take room that is to stay free.
-    fn check_room(&self) -> Result<(), NodeError> {
+    pub(super) fn check_room(&self) -> Result<(), NodeError> {
         if self.inner.room.is_short() { Err(NodeError::DiskFull) } else { Ok(()) }
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use kvspace_protocol::{
-    authority::{Chain, Proof, Proofs as _},
+    authority::{Proof, Proofs as _},
     id::{Address, HostKey, Millis, SpaceId},
     limits::PULL_BYTES,
     space::ViewError,
@@ -49,9 +49,7 @@ impl Replication {
                 None => Response::Refused(Refused::Busy),
             },
             Request::Pull { space, have, after, shown } => match self.readable(node, peer, &space, shown).await {
-                Ok(hosted) => {
-                    serve(hosted, move |source| serve_pull(source, &have, after, PULL_BYTES)).await
-                }
+                Ok(hosted) => serve(hosted, move |source| serve_pull(source, &have, after, PULL_BYTES)).await,
                 Err(refused) => Response::Refused(refused),
             },
             Request::Get { space, epochs, shown } => match self.readable(node, peer, &space, shown).await {
@@ -65,7 +63,9 @@ impl Replication {
             Request::Push(pushed) => {
                 let mut verdicts = Vec::with_capacity(pushed.len());
                 for pushed in pushed {
-                    verdicts.push(self.take_push(node, peer, pushed).await.map_or_else(Verdict::Refused, |()| Verdict::Taken));
+                    verdicts.push(
+                        self.take_push(node, peer, pushed).await.map_or_else(Verdict::Refused, |()| Verdict::Taken),
+                    );
                 }
                 Response::Push(verdicts)
             }
@@ -140,8 +140,7 @@ fn proofs(hosted: &Hosted, addresses: &[Address]) -> Vec<Bytes> {
     let mut bytes = 0;
     for address in addresses {
         let Some(proof) = access.find(address) else { continue };
-        let Ok(chain) = Chain::beneath(proof, &*access) else { continue };
-        for proof in chain.ancestors_first().into_iter().chain([proof.clone()]) {
+        for proof in access.with_ancestors(proof) {
             if found.iter().all(|known| known.address() != proof.address()) {
                 bytes += proof.bytes().len();
                 found.push(proof);

@@ -98,6 +98,7 @@ impl Replication {
             heads,
             unknown,
             taken: taken.taken,
+            held: taken.held,
             refused: taken.refused,
             missing: taken.missing,
             next,

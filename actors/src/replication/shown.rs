@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kvspace_protocol::{
-    authority::{Chain, Proof, spaces_to_host},
+    authority::{Proof, spaces_to_host},
     capability::{Role, Token},
     id::{HostKey, Millis, SpaceId},
     limits::{SHOWN_MAX, TOKEN_BYTES_MAX},
@@ -20,8 +20,7 @@ impl Replication {
         let mut shown: Vec<Proof> = Vec::new();
         for host in [node.did(), &peer.did()] {
             let Some(proof) = access.host_proof(host, now, &|_| true) else { continue };
-            let Ok(chain) = Chain::beneath(&proof, &*access) else { continue };
-            for proof in chain.ancestors_first().into_iter().chain([proof]) {
+            for proof in access.with_ancestors(&proof) {
                 if shown.iter().all(|known| known.address() != proof.address()) {
                     shown.push(proof);
                 }
@@ -52,7 +51,10 @@ impl Replication {
         for proof in shown {
             let is_of_host = proof.role() == Role::Delegation && spaces_to_host(proof).any(|named| named == space);
             let hosts = [peer.did(), node.did().clone()];
-            if !is_of_host || !proof.audience_did().is_some_and(|audience| hosts.contains(audience)) || !proof.in_force(now) {
+            if !is_of_host
+                || !proof.audience_did().is_some_and(|audience| hosts.contains(audience))
+                || !proof.in_force(now)
+            {
                 continue;
             }
             let mut proofs = shown.to_vec();

@@ -24,6 +24,8 @@ const CHECKED_TOGETHER: usize = 16;
 pub(super) struct TakenIn {
     /// New in the log.
     pub(super) taken: usize,
+    /// Held before.
+    pub(super) held: usize,
     /// No epochs, or none of this space.
     pub(super) refused: usize,
     /// Ancestors that waiting epochs lack.
@@ -52,7 +54,13 @@ impl Replication {
             self.shared.counters.refused(&why.to_string());
         }
         self.shared.counters.taken(taken.taken);
-        Some(TakenIn { taken: taken.taken, refused: taken.refused.len() + broken, missing: taken.missing })
+        hosted.note_waiting(taken.waiting);
+        Some(TakenIn {
+            taken: taken.taken,
+            held: taken.held,
+            refused: taken.refused.len() + broken,
+            missing: taken.missing,
+        })
     }
 
     /// Form and signatures of epochs; those that do not hold are left out and counted.
@@ -86,7 +94,12 @@ impl Replication {
                     Err((epoch, error)) => {
                         tracing::warn!(space = %hosted.id, peer = %peer.did(), %epoch, %error, "epoch refused");
                         self.shared.counters.refused(&error.to_string());
-                        hosted.refuse(RefusedEpoch { epoch, from: Some(*peer), at: clock::now(), reason: error.to_string() });
+                        hosted.refuse(RefusedEpoch {
+                            epoch,
+                            from: Some(*peer),
+                            at: clock::now(),
+                            reason: error.to_string(),
+                        });
                         broken += 1;
                     }
                 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::Replication;
 use crate::{
-    fetch::{self, OpenError, Peers, Server, Source, Urgency, Values},
+    fetch::{self, Occurrence, OpenError, Peers, Server, Source, Urgency, Values},
     messages::WantedValue,
     net::{Network, Stream},
     node::{Node, Pending, PendingValue, WeakNode},
@@ -63,12 +63,7 @@ impl Values for OwnValues {
         })
     }
 
-    fn open<'a>(
-        &'a self,
-        space: &'a SpaceId,
-        hash: &'a BlobHash,
-        epoch: &'a EpochId,
-    ) -> BoxFuture<'a, Option<Source>> {
+    fn open<'a>(&'a self, space: &'a SpaceId, hash: &'a BlobHash, epoch: &'a EpochId) -> BoxFuture<'a, Option<Source>> {
         Box::pin(async move { self.node.upgrade()?.value_for_peer(space, hash, epoch).await })
     }
 }
@@ -77,8 +72,8 @@ impl Pending for Replication {
     fn wait(&self, value: PendingValue) -> BoxFuture<'_, bool> {
         Box::pin(async move {
             let PendingValue { space, hash, size, epoch } = value;
-            let fetcher = &self.shared.fetcher;
-            fetcher.want(&space, &epoch, hash, size, Urgency::Now) && fetcher.wait(&hash, Duration::MAX).await
+            let (fetcher, at) = (&self.shared.fetcher, Occurrence { space, epoch });
+            fetcher.want(&at, hash, size, Urgency::Now) && fetcher.wait(&hash, Duration::MAX).await
         })
     }
 }
@@ -92,7 +87,8 @@ impl Replication {
         let lacking = node.lacking_values(space, wanted).await;
         for WantedValue { epoch, value, .. } in lacking {
             // What does not fit now is found by the next look at the index.
-            self.shared.fetcher.want(space, &epoch, value.blob, value.size, Urgency::Soon);
+            let at = Occurrence { space: space.clone(), epoch };
+            self.shared.fetcher.want(&at, value.blob, value.size, Urgency::Soon);
         }
     }
 
@@ -105,7 +101,8 @@ impl Replication {
             let mut is_full = false;
             for wanted in page {
                 after = Some(wanted.name);
-                if !self.shared.fetcher.want(&wanted.space, &wanted.epoch, wanted.hash, wanted.size, Urgency::Soon) {
+                let at = Occurrence { space: wanted.space, epoch: wanted.epoch };
+                if !self.shared.fetcher.want(&at, wanted.hash, wanted.size, Urgency::Soon) {
                     is_full = true;
                     break;
                 }

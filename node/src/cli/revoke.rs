@@ -52,7 +52,10 @@ impl RevokeArgs {
         let ask = if self.yes { Ask::Never } else { Ask::IfVoided };
         let voided = revoke(out, &space, &owner, &target, after, ask).await?;
         let voided: Vec<_> = voided.map(|preview| preview.voided).unwrap_or_default();
-        let object = json!({ "revoked": true, "cid": target, "voided": voided });
+        let mut object = json!({ "revoked": true, "cid": target });
+        if !voided.is_empty() {
+            object["voided"] = json!(voided);
+        }
         out.result(&format!("revoked\t{target}\n"), &object)
     }
 }

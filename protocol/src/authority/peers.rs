@@ -21,6 +21,8 @@ const GET: &str = "tinycloud.kv/get";
 pub struct NamedHost {
     /// The host.
     pub host: HostKey,
+    /// The delegation that names it.
+    pub delegation: Address,
     /// When that ends, if ever.
     pub until: Option<Millis>,
     /// Whether the owner has taken it away.
@@ -52,12 +54,21 @@ impl Access {
             let by_lasting = proofs.iter().rev().filter_map(|proof| {
                 let chain = self.chain_beneath(proof)?;
                 let is_revoked = self.has_revoked(&chain);
-                Some(NamedHost { host, until: proof.expiry(), is_revoked })
+                Some(NamedHost { host, delegation: proof.address(), until: proof.expiry(), is_revoked })
             });
             // Of equals the first is kept.
             by_lasting.reduce(|best, next| if next.is_revoked < best.is_revoked { next } else { best })
         };
         self.hosts.iter().filter_map(named).collect()
+    }
+
+    /// A delegation behind all that it rests on; alone when its chain does not hold.
+    #[must_use]
+    pub fn with_ancestors(&self, proof: &Proof) -> Vec<Proof> {
+        let mut all = self.chain_beneath(proof).map(|chain| chain.ancestors_first()).unwrap_or_default();
+        all.retain(|other| other.address() != proof.address());
+        all.push(proof.clone());
+        all
     }
 
     /// Whether `peer` may read every key of the space: anybody may read a public one, and otherwise it is a delegation to it

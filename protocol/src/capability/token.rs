@@ -203,6 +203,11 @@ impl Token {
         self.facts.after.get(space).map(Vec::as_slice)
     }
 
+    /// The spaces of which it says what its signer had seen.
+    pub fn after_spaces(&self) -> impl Iterator<Item = &SpaceId> {
+        self.facts.after.keys()
+    }
+
     /// What its puts store, by the text of the resource; `None` when it does not say.
     #[must_use]
     pub fn content(&self) -> Option<&BTreeMap<String, Content>> {

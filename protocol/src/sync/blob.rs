@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::{
-    id::{BlobHash, SpaceId},
+    id::{BlobHash, EpochId, SpaceId},
     limits::{BLOB_BYTES_MAX, BLOB_RANGE_BYTES_MAX, SHOWN_MAX},
 };
 
@@ -26,6 +26,8 @@ pub const GROUP_BYTES: u64 = 16 * 1024;
 pub struct Request {
     /// A space in which the value stands.
     pub space: SpaceId,
+    /// An epoch that puts it there: a small value is found by it.
+    pub epoch: EpochId,
     /// The value.
     pub hash: BlobHash,
     /// Its size in bytes, as its epoch says.
@@ -80,6 +82,7 @@ impl Status {
 #[serde(deny_unknown_fields)]
 struct Wire {
     space: SpaceId,
+    epoch: EpochId,
     hash: BlobHash,
     size: u64,
     from: u64,
@@ -91,9 +94,9 @@ impl Request {
     /// The bytes of the request, without their length.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let Self { space, hash, size, from, to, shown } = self.clone();
+        let Self { space, epoch, hash, size, from, to, shown } = self.clone();
         let shown = shown.into_iter().map(|token| ByteBuf::from(token.to_vec())).collect();
-        let wire = Wire { space, hash, size, from, to, shown };
+        let wire = Wire { space, epoch, hash, size, from, to, shown };
         serde_ipld_dagcbor::to_vec(&wire).expect("plain data encodes to memory")
     }
 
@@ -103,9 +106,9 @@ impl Request {
     /// [`NoRequest`] when it is not canonical, or its range is none of the value, not aligned, or too long.
     pub fn decode(bytes: &[u8]) -> Result<Self, NoRequest> {
         let wire: Wire = serde_ipld_dagcbor::from_slice(bytes).map_err(|error| NoRequest(error.to_string()))?;
-        let Wire { space, hash, size, from, to, shown } = wire;
+        let Wire { space, epoch, hash, size, from, to, shown } = wire;
         let shown = shown.into_iter().map(|token| Bytes::from(token.into_vec())).collect();
-        let request = Self { space, hash, size, from, to, shown };
+        let request = Self { space, epoch, hash, size, from, to, shown };
         if request.encode() != bytes {
             return Err(NoRequest("not the canonical encoding".into()));
         }
@@ -139,7 +142,7 @@ mod tests {
     fn request(size: u64, from: u64, to: u64) -> Request {
         let space = SpaceId::new(&Did::from_ed25519(&[7; 32]), "default").expect("a space id");
         let shown = vec![Bytes::from_static(b"a token")];
-        Request { space, hash: BlobHash::of(b"value"), size, from, to, shown }
+        Request { space, epoch: EpochId::of(b"epoch"), hash: BlobHash::of(b"value"), size, from, to, shown }
     }
 
     #[test]

@@ -18,8 +18,8 @@ use kvspace_protocol::{
     id::{Address, BlobHash, BodyId, Did, EpochId, HostKey, Incarnation, Millis, SpaceId},
     kv::{Condition, Operation, Value, Version},
     space::{
-        Arrived, CallId, CheckedEpoch, Commit, Held, Invalid, Logged, MemoryView, NewValue, Output, Refusal, Reply,
-        Space, Taken, View, Write,
+        Arrived, CallId, CheckedEpoch, Commit, Held, Invalid, Logged, MemoryView, NewValue, Output, Preview, Refusal,
+        Reply, Space, Taken, View, Write,
     },
 };
 
@@ -282,6 +282,11 @@ impl Host {
         self.core.handle_invocation(self.now(), &self.view, call, write).expect("the batch is sound");
         self.settle();
         call
+    }
+
+    /// What a revocation would void.
+    pub fn preview(&self, token: &Proof, max: usize) -> Result<Preview, Refusal> {
+        self.core.preview(self.now(), &self.view, token, vec![], max).expect("the batch is sound")
     }
 
     pub fn take_token(&mut self, token: Proof) -> Result<Reply, Refusal> {

@@ -42,6 +42,11 @@ impl Task {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, connection_id, info }) => {
                 self.on_identified(peer_id, connection_id, info);
             }
+            BehaviourEvent::Identify(identify::Event::Error {
+                peer_id,
+                error: StreamUpgradeError::NegotiationFailed,
+                ..
+            }) => self.on_foreign(peer_id),
             BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(error) }) => {
                 // Nothing else notices that the other end is gone without a word.
                 tracing::debug!(%peer, %error, "closing a connection that does not answer");
@@ -49,10 +54,7 @@ impl Task {
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_discovered(found),
             BehaviourEvent::Mdns(mdns::Event::Expired(gone)) => {
-                let mut state = self.shared.lock();
-                gone.iter().filter_map(|(peer, _)| host_key(peer)).for_each(|peer| {
-                    state.dialler.handle_undiscovered(peer);
-                });
+                self.on_undiscovered(&gone);
             }
             BehaviourEvent::Identify(_) | BehaviourEvent::Ping(_) => {}
             _ => {}
@@ -110,17 +112,22 @@ impl Task {
     fn on_identified(&mut self, id: PeerId, connection: ConnectionId, info: identify::Info) {
         let Some(peer) = host_key(&id) else { return };
         if info.protocol_version != VERSION {
-            tracing::debug!(%id, agent = %info.agent_version, "closing a connection to another kind of node");
-            let error = format!("it is no {VERSION} node");
-            self.shared.lock().dialler.handle_foreign(peer, error);
-            self.close(id);
+            tracing::debug!(%id, agent = %info.agent_version, "a peer is another kind of node");
+            self.on_foreign(id);
             return;
         }
         let link = self.links.get(&peer).and_then(|links| links.get(&connection));
-        let is_near = link.is_some_and(is_loopback);
-        let told = info.listen_addrs.into_iter().filter_map(|address| own_place(address, id));
-        let told = told.filter(|address| is_near || !is_loopback(address)).take(TOLD_MAX).collect();
+        let told = told_places(info.listen_addrs, id, link);
         self.shared.lock().dialler.handle_learnt(crate::clock::now(), peer, told, Found::Told);
+    }
+
+    /// A peer is no node like this one.
+    fn on_foreign(&mut self, id: PeerId) {
+        if let Some(peer) = host_key(&id) {
+            let error = format!("it is no {VERSION} node");
+            self.shared.lock().dialler.handle_foreign(peer, error);
+        }
+        self.close(id);
     }
 
     fn on_discovered(&mut self, found: Vec<(PeerId, Multiaddr)>) {
@@ -130,6 +137,14 @@ impl Task {
             self.shared.lock().dialler.handle_learnt(now, peer, vec![address], Found::Discovered);
         }
         self.dial_soon();
+    }
+
+    fn on_undiscovered(&mut self, gone: &[(PeerId, Multiaddr)]) {
+        let Some(mdns) = self.swarm.behaviour().mdns.as_ref() else { return };
+        let is_there = |peer: &PeerId| mdns.discovered_nodes().any(|other| other == peer);
+        for peer in gone.iter().filter(|(peer, _)| !is_there(peer)).filter_map(|(peer, _)| host_key(peer)) {
+            self.shared.lock().dialler.handle_undiscovered(peer);
+        }
     }
 
     fn on_exchange(&mut self, protocol: Protocol, event: request_response::Event<Message, Message>) {
@@ -179,12 +194,6 @@ impl Task {
             waiting.reply.send(answer).ok();
         }
     }
-}
-
-/// The place of a peer that is told with or without its id, if it can be dialled.
-fn own_place(address: Multiaddr, id: PeerId) -> Option<Multiaddr> {
-    let (address, named) = split(address);
-    (named.is_none_or(|named| named == id) && is_dialable(&address)).then_some(address)
 }
 
 fn ask_error(failure: &OutboundFailure) -> AskError {

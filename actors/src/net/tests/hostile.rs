@@ -2,14 +2,37 @@
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{
-    Multiaddr, StreamProtocol, Swarm, SwarmBuilder, identify, noise,
-    swarm::{NetworkBehaviour, SwarmEvent},
+    Multiaddr, StreamProtocol, Swarm, SwarmBuilder, identify, noise, ping,
+    swarm::{
+        NetworkBehaviour, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
     tcp, yamux,
 };
 
 use super::*;
 
 const SYNC: StreamProtocol = StreamProtocol::new("/kvspace/sync/1");
+
+/// Another implementation, as far as it goes.
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p::swarm::derive_prelude")]
+struct Raw {
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    streams: libp2p_stream::Behaviour,
+}
+
+impl Raw {
+    fn new(keypair: &Keypair) -> Self {
+        let identify = identify::Config::new(behaviour::VERSION.to_owned(), keypair.public());
+        Self {
+            identify: identify::Behaviour::new(identify),
+            ping: ping::Behaviour::default(),
+            streams: libp2p_stream::Behaviour::new(),
+        }
+    }
+}
 
 fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
     SwarmBuilder::with_existing_identity(Keypair::ed25519_from_bytes([9; 32]).unwrap())
@@ -28,8 +51,8 @@ fn address(peer: &Peer) -> Multiaddr {
 #[tokio::test]
 async fn a_length_above_the_cap_ends_the_stream_and_nothing_else() {
     let mut a = start(1, &[]).await;
-    let mut swarm = swarm(|_| libp2p_stream::Behaviour::new());
-    let mut control = swarm.behaviour().new_control();
+    let mut swarm = swarm(Raw::new);
+    let mut control = swarm.behaviour().streams.new_control();
     swarm.dial(address(&a)).unwrap();
     while !matches!(swarm.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
     tokio::spawn(async move { while swarm.next().await.is_some() {} });
@@ -64,4 +87,36 @@ async fn a_peer_of_another_kind_is_sent_away() {
     assert_eq!(a.event().await, Event::Disconnected(key(9)));
     let info = a.net.peers().pop().unwrap();
     assert_eq!((info.addresses, info.last_error.as_deref()), (vec![], Some("it is no /kvspace/1 node")));
+}
+
+#[tokio::test]
+async fn a_peer_has_two_connections_at_most_and_is_told_once() {
+    let mut a = start(1, &[]).await;
+    let mut swarm = swarm(Raw::new);
+    let mut connections = Vec::new();
+    for _ in 0..3 {
+        let options = DialOpts::peer_id(peer_id(&a.key)).condition(PeerCondition::Always);
+        swarm.dial(options.addresses(vec![address(&a)]).allocate_new_port().build()).unwrap();
+    }
+    let mut closed = None;
+    while connections.len() < 3 || closed.is_none() {
+        match soon(swarm.select_next_some()).await {
+            SwarmEvent::ConnectionEstablished { connection_id, .. } => connections.push(connection_id),
+            SwarmEvent::ConnectionClosed { connection_id, .. } => closed = Some(connection_id),
+            _ => {}
+        }
+    }
+    connections.retain(|connection| Some(*connection) != closed);
+    assert!(swarm.close_connection(connections[0]));
+    while !matches!(soon(swarm.select_next_some()).await, SwarmEvent::ConnectionClosed { .. }) {}
+    let mut control = swarm.behaviour().streams.new_control();
+    let driving = tokio::spawn(async move { while swarm.next().await.is_some() {} });
+    let mut stream = soon(control.open_stream(peer_id(&a.key), SYNC)).await.unwrap();
+    stream.write_all(&[0, 0, 0, 1, b'?']).await.unwrap();
+    a.asked().await.answer(Bytes::from("still here"));
+    assert_eq!(a.event().await, Event::Connected(key(9)));
+    assert!(a.incoming.events.is_empty() && a.net.is_connected(&key(9)));
+    driving.abort();
+    drop((stream, control));
+    assert_eq!(a.event().await, Event::Disconnected(key(9)));
 }
