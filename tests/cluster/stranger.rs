@@ -22,14 +22,25 @@ use crate::harness::{
     tokens::{DEL, GET, LIST, delegate, did, new_key, now},
 };
 
-/// Three hosts with a few values, the first of which is small and the second large.
-fn filled() -> (Cluster, [Vec<u8>; 2]) {
+/// A value and its epoch.
+type Written = (Vec<u8>, EpochId);
+
+/// Three hosts with two values, one of which is small and one large.
+fn filled() -> (Cluster, [Written; 2]) {
     let cluster = Cluster::of(3);
-    let values = [bytes(100, 1), bytes(400_000, 2)];
-    cluster.session.put(&cluster.hosts[0], "small", values[0].clone()).expect(200);
-    cluster.session.put(&cluster.hosts[0], "large", values[1].clone()).expect(200);
+    let values = [("small", bytes(100, 1)), ("large", bytes(400_000, 2))].map(|(key, value)| {
+        let written = cluster.session.put(&cluster.hosts[0], key, value.clone()).expect(200);
+        (value, epoch(&written).parse().expect("an id"))
+    });
     cluster.converge();
     (cluster, values)
+}
+
+/// Asks for all of a value.
+fn range(cluster: &Cluster, (value, epoch): &Written, shown: &[Bytes]) -> blob::Request {
+    let (hash, size) = (BlobHash::of(value), value.len() as u64);
+    let (space, shown) = (cluster.space.clone(), shown.to_vec());
+    blob::Request { space, epoch: *epoch, hash, size, from: 0, to: size, shown }
 }
 
 fn ids(heads: &[String]) -> Vec<EpochId> {
@@ -120,14 +131,7 @@ fn a_stranger_that_asks_for_everything_gets_nothing() {
             is_nothing(peer.ask(&question).as_ref());
         }
         for value in &values {
-            let request = blob::Request {
-                space: cluster.space.clone(),
-                hash: BlobHash::of(value),
-                size: value.len() as u64,
-                from: 0,
-                to: value.len() as u64,
-                shown: shown.to_vec(),
-            };
+            let request = range(&cluster, value, shown);
             assert_ne!(peer.ask_for(&request), Some(blob::Status::Follows), "a stranger gets a value");
         }
     }
@@ -189,16 +193,8 @@ fn a_peer_with_a_read_capability_reads_and_brings_nothing() {
     let pull = Request::Pull { space: cluster.space.clone(), have, after: None, shown: shown.clone() };
     let Some(Response::Epochs { heads: told, epochs, .. }) = peer.ask(&pull) else { panic!("a reader may read") };
     assert_eq!(told, heads);
-    assert!(epochs.iter().any(|sent| sent.values.iter().any(|value| *value == values[0])), "small values come along");
-    let request = blob::Request {
-        space: cluster.space.clone(),
-        hash: BlobHash::of(&values[1]),
-        size: values[1].len() as u64,
-        from: 0,
-        to: values[1].len() as u64,
-        shown,
-    };
-    assert_eq!(peer.ask_for(&request), Some(blob::Status::Follows));
+    assert!(epochs.iter().any(|sent| sent.values.iter().any(|value| *value == values[0].0)), "small values come along");
+    assert_eq!(peer.ask_for(&range(&cluster, &values[1], &shown)), Some(blob::Status::Follows));
     let sent = made(&cluster, &key, &heads, Some(reader.address()), "small");
     let pushed = Pushed { space: cluster.space.clone(), epochs: vec![sent], told: Vec::new() };
     assert!(
