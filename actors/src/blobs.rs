@@ -124,13 +124,17 @@ impl Blobs {
     /// # Errors
     /// As the file system reports them.
     pub fn open_with(dir: &Path, options: BlobOptions) -> io::Result<Self> {
+        disk::prepare(options.disk.as_ref(), dir, &dir.join("staging"), &dir.join("partial"))?;
+        Ok(Self::in_folders(dir, options))
+    }
+
+    /// The blobs in folders that are there.
+    pub(crate) fn in_folders(dir: &Path, options: BlobOptions) -> Self {
         let BlobOptions { reserve_bytes, disk } = options;
-        let staging = dir.join("staging");
-        let partial = dir.join("partial");
-        disk::prepare(disk.as_ref(), dir, &staging, &partial)?;
+        let (staging, partial) = (dir.join("staging"), dir.join("partial"));
         let leases = (0..=u8::MAX).map(|_| Mutex::default()).collect();
         let dir = dir.to_owned();
-        Ok(Self { shared: Arc::new(Shared { dir, staging, partial, reserve_bytes, disk, leases, next: 0.into() }) })
+        Self { shared: Arc::new(Shared { dir, staging, partial, reserve_bytes, disk, leases, next: 0.into() }) }
     }
 
     /// Begins an upload.

@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use actix::Addr;
@@ -16,10 +17,7 @@ use kvspace_protocol::{
     id::{EpochId, HostKey, Millis, SpaceId},
     space::{Change, Space, View},
 };
-use tokio::{
-    sync::{Mutex as AsyncMutex, Semaphore, watch},
-    time::Instant,
-};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, watch};
 
 use crate::{
     index::{IndexError, SpaceIndex},
@@ -151,17 +149,19 @@ impl Hosted {
         SpaceSource::new(self.index.clone(), self.dag())
     }
 
-    /// Waits until these epochs are held; at the deadline, says which are not.
+    /// Waits until these epochs are held, at most so long; then says which are not.
     ///
     /// # Errors
     /// [`IndexError`] when nobody can tell.
     pub(crate) async fn wait_for(
         &self,
         epochs: &[EpochId],
-        deadline: Instant,
+        wait: Duration,
     ) -> Result<Result<(), Vec<EpochId>>, IndexError> {
         // From here on no commit is missed.
         let mut commits = self.commits.subscribe();
+        let over = tokio::time::sleep(wait);
+        tokio::pin!(over);
         let mut missing = epochs.to_vec();
         loop {
             let mut lacking = Vec::new();
@@ -174,7 +174,11 @@ impl Hosted {
             if missing.is_empty() {
                 return Ok(Ok(()));
             }
-            if !matches!(tokio::time::timeout_at(deadline, commits.changed()).await, Ok(Ok(()))) {
+            let is_changed = tokio::select! {
+                changed = commits.changed() => changed.is_ok(),
+                () = &mut over => false,
+            };
+            if !is_changed {
                 return Ok(Err(missing));
             }
         }
@@ -217,7 +221,7 @@ impl Hosted {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, convert::Infallible, path::Path, sync::atomic::AtomicBool, time::Duration};
+    use std::{collections::BTreeMap, convert::Infallible, path::Path, sync::atomic::AtomicBool};
 
     use kvspace_protocol::{
         dag::{Inserted, Place},
@@ -244,7 +248,7 @@ mod tests {
         fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
             let found = self.inner.get(key);
             if self.is_armed.swap(false, Ordering::SeqCst) {
-                let meddle = self.meddle.lock().expect("no panic").take();
+                let meddle = self.meddle.lock().unwrap_or_else(PoisonError::into_inner).take();
                 meddle.into_iter().for_each(|meddle| meddle());
             }
             found
@@ -293,17 +297,17 @@ mod tests {
         hosted.advance(&changes);
     }
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(20)
-    }
+    const LONG: Duration = Duration::from_secs(20);
 
     #[tokio::test]
     async fn what_is_held_needs_no_waiting_and_what_is_not_is_named_at_the_deadline() {
         let (hosted, _) = hosted();
         commit(&hosted, 0);
-        let past = Instant::now();
-        assert_eq!(hosted.wait_for(&[epoch(0)], past).await, Ok(Ok(())));
-        assert_eq!(hosted.wait_for(&[epoch(0), epoch(1), epoch(2)], past).await, Ok(Err(vec![epoch(1), epoch(2)])));
+        assert_eq!(hosted.wait_for(&[epoch(0)], Duration::ZERO).await, Ok(Ok(())));
+        assert_eq!(
+            hosted.wait_for(&[epoch(0), epoch(1), epoch(2)], Duration::ZERO).await,
+            Ok(Err(vec![epoch(1), epoch(2)]))
+        );
         assert_eq!((hosted.frontier(), hosted.dag().len()), (vec![epoch(0)], 1));
     }
 
@@ -312,7 +316,7 @@ mod tests {
         let (hosted, _) = hosted();
         let waiting = tokio::spawn({
             let hosted = hosted.clone();
-            async move { hosted.wait_for(&[epoch(0), epoch(2)], soon()).await }
+            async move { hosted.wait_for(&[epoch(0), epoch(2)], LONG).await }
         });
         for n in 0..3 {
             while hosted.commits.receiver_count() == 0 {
@@ -332,7 +336,7 @@ mod tests {
             move || commit(&hosted, 0)
         }));
         store.is_armed.store(true, Ordering::SeqCst);
-        assert_eq!(hosted.wait_for(&[epoch(0)], soon()).await, Ok(Ok(())));
+        assert_eq!(hosted.wait_for(&[epoch(0)], LONG).await, Ok(Ok(())));
     }
 
     #[test]

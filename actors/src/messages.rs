@@ -77,6 +77,8 @@ pub(crate) struct DurableCommit {
     pub(crate) epochs: Vec<CommittedEpoch>,
     /// The space's other hosts, those that it names among them.
     pub(crate) hosts: Vec<HostKey>,
+    /// Hosts that a delegation in it names.
+    pub(crate) named: BTreeSet<HostKey>,
     /// The values that win with it and did not come with it.
     pub(crate) wanted: Vec<WantedValue>,
 }

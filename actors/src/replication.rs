@@ -221,10 +221,14 @@ impl Replication {
 
     /// Hands what was committed to the other hosts, and wants the values that are not here.
     async fn push(self, node: Node, mut commits: mpsc::Receiver<DurableCommit>) {
-        while let Some(DurableCommit { space, epochs, hosts, wanted }) = commits.recv().await {
+        while let Some(DurableCommit { space, epochs, hosts, named, wanted }) = commits.recv().await {
             self.want(&node, &space, wanted).await;
             let epochs = epochs.into_iter().map(|CommittedEpoch { sent, told }| New { sent, told }).collect();
             self.tell(&node, |replicator, now| {
+                // Two hosts that have just heard of each other tell what they have.
+                for peer in named {
+                    replicator.handle_behind(now, peer, space.clone());
+                }
                 replicator.handle_committed(now, Committed { space, epochs, hosts });
             });
         }

@@ -187,6 +187,7 @@ impl SpaceActor {
             space,
             epochs: commit.epochs.iter().map(epoch).collect(),
             hosts: Vec::new(),
+            named: named(commit),
             wanted: wanted(commit),
         }
     }
@@ -277,6 +278,15 @@ impl SpaceActor {
             actor.go_on(result, ctx);
         }));
     }
+}
+
+/// The hosts that the delegations of a commit name.
+fn named(commit: &kvspace_protocol::space::Commit) -> BTreeSet<HostKey> {
+    let named = |change: &Change| match change {
+        Change::Delegation { hosts, .. } => *hosts,
+        Change::Epoch(_) | Change::Operation(_) | Change::Dead { .. } | Change::Winner { .. } => None,
+    };
+    commit.changes.iter().filter_map(named).collect()
 }
 
 /// The winning values of a commit whose bytes are not in it.

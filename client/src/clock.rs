@@ -14,7 +14,6 @@ pub fn now() -> Millis {
 }
 
 /// Begins to measure: what this gives back tells the time that has passed since.
-#[must_use]
 #[allow(clippy::disallowed_methods, reason = "this module is where clocks are read")]
 pub fn stopwatch() -> impl Fn() -> Duration {
     let begun = std::time::Instant::now();

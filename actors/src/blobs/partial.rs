@@ -47,15 +47,20 @@ impl Blobs {
         let names: BTreeSet<String> = shared.disk.list(&shared.partial)?.into_iter().collect();
         let mut partials = Vec::new();
         for name in &names {
-            let key = key_of(name).filter(|_| names.contains(&format!("{name}.map")));
-            let map = key.and_then(|(hash, size)| Some((hash, size, shared.read_map(hash, size)?)));
-            let stem = name.split('.').next().unwrap_or(name);
-            match map {
-                Some(partial) => partials.push(partial),
-                None if key_of(name).is_some() || !names.contains(stem) || name.ends_with(".new") => {
-                    remove_file(shared, &shared.partial.join(name))?;
+            let path = shared.partial.join(name);
+            let Some((hash, size)) = key_of(name) else {
+                let is_map = name.strip_suffix(".map").is_some_and(|data| names.contains(data));
+                if !is_map {
+                    remove_file(shared, &path)?;
                 }
-                None => {}
+                continue;
+            };
+            match shared.read_map(hash, size) {
+                Some(groups) => partials.push((hash, size, groups)),
+                None => {
+                    remove_file(shared, &path)?;
+                    remove_file(shared, &beside(&path, ".map"))?;
+                }
             }
         }
         Ok(partials)
@@ -103,6 +108,7 @@ impl Blobs {
 
 impl Partial {
     /// The groups that are here.
+    #[cfg(test)]
     pub(crate) fn verified(&self) -> &Groups {
         &self.verified
     }

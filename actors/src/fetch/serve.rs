@@ -60,10 +60,10 @@ pub(crate) trait Values: Send + Sync + 'static {
 /// Serves values to peers. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Server {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     values: Arc<dyn Values>,
     idle: Duration,
     outboards: Outboards,
@@ -111,7 +111,7 @@ impl Shared {
         Some(Slot { shared: Arc::clone(self), peer })
     }
 
-    fn streams(&self) -> MutexGuard<'_, BTreeMap<HostKey, usize>> {
+    pub(super) fn streams(&self) -> MutexGuard<'_, BTreeMap<HostKey, usize>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

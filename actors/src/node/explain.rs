@@ -5,8 +5,8 @@ use std::sync::Arc;
 use kvspace_protocol::{
     authority::Proof,
     capability::Role,
-    dag::Vector,
-    id::{EpochId, HostKey, Millis, SpaceId},
+    dag::{Place, Vector},
+    id::{Did, EpochId, HostKey, Millis, SpaceId},
     kv::Effect,
     space::{DeadReason, Explained, Rule, View as _, Worth},
     sync::{Ask, Known},
@@ -37,7 +37,9 @@ impl Node {
         let room = self.call(&hosted, Held::default(), Call::Waiting).await?;
         let (dead, has_more) = (hosted.index.dead(key)?, explained.len() > OPERATIONS_MAX);
         let mut operations = self.operations(&hosted, explained).await?;
-        operations.extend(dead.into_iter().map(|dead| explain_dead(&hosted, dead)));
+        for dead in dead {
+            operations.push(explain_dead(&hosted, dead)?);
+        }
         operations.sort_by(|a, b| b.version.cmp(&a.version));
         let WaitingRoom { waiting, missing, forks } = room;
         Ok(Explanation {
@@ -126,7 +128,7 @@ impl Node {
     ) -> Result<Vec<ExplainedOperation>, NodeError> {
         let (hosted, blobs) = (hosted.clone(), self.blobs().clone());
         let read = move || -> Result<Vec<_>, IndexError> {
-            explained.into_iter().take(OPERATIONS_MAX).map(|explained| explain(&hosted, &blobs, &explained)).collect()
+            explained.iter().take(OPERATIONS_MAX).map(|explained| explain(&hosted, &blobs, explained)).collect()
         };
         let read = tokio::task::spawn_blocking(read).await;
         let mut operations = read.map_err(|error| NodeError::Storage(error.to_string()))??;
@@ -241,7 +243,7 @@ fn explain(hosted: &Hosted, blobs: &Blobs, explained: &Explained) -> Result<Expl
     };
     Ok(ExplainedOperation {
         version,
-        host: explained.host.map(|host| host.did()),
+        host: host_of(hosted, operation.place)?,
         signer: hosted.index.signer(operation.place, &version),
         integrity: operation.integrity,
         value,
@@ -250,17 +252,22 @@ fn explain(hosted: &Hosted, blobs: &Blobs, explained: &Explained) -> Result<Expl
     })
 }
 
-fn explain_dead(hosted: &Hosted, dead: DeadWrite) -> ExplainedOperation {
+fn explain_dead(hosted: &Hosted, dead: DeadWrite) -> Result<ExplainedOperation, IndexError> {
     let DeadWrite { version, place, reason } = dead;
-    ExplainedOperation {
+    Ok(ExplainedOperation {
         version,
-        host: hosted.dag().chain(place).map(|(host, _)| host.did()),
+        host: host_of(hosted, place)?,
         signer: hosted.index.signer(place, &version),
         integrity: kvspace_protocol::kv::Integrity::HostAttested,
         value: None,
         bytes: Bytes::None,
         standing: Standing::Dead(why_dead(reason).into()),
-    }
+    })
+}
+
+fn host_of(hosted: &Hosted, place: Place) -> Result<Did, IndexError> {
+    let chain = hosted.dag().chain(place);
+    chain.map(|(host, _)| host.did()).ok_or_else(|| IndexError::new("the index names an epoch of no chain"))
 }
 
 fn rule(rule: Rule) -> &'static str {

@@ -6,7 +6,6 @@ use kvspace_protocol::{
     id::{Did, EpochId, HostKey, SpaceId},
     sync::PeerState,
 };
-use tokio::time::Instant;
 
 use super::{
     Node, NodeError,
@@ -29,14 +28,14 @@ impl Node {
     }
 
     pub(super) async fn wait_in(&self, hosted: &Hosted, epochs: &[EpochId], wait: Duration) -> Result<(), NodeError> {
-        let Err(missing) = hosted.wait_for(epochs, Instant::now()).await? else { return Ok(()) };
+        let Err(missing) = hosted.wait_for(epochs, Duration::ZERO).await? else { return Ok(()) };
         if missing.len() > WAIT_EPOCHS_MAX || wait.is_zero() {
             return Err(NodeError::Behind(missing));
         }
         if let Some(replication) = self.inner.replication.get() {
             replication.hurry(self, &hosted.id);
         }
-        let waited = hosted.wait_for(&missing, Instant::now() + wait.min(WAIT_MAX)).await?;
+        let waited = hosted.wait_for(&missing, wait.min(WAIT_MAX)).await?;
         waited.map_err(NodeError::Behind)
     }
 

@@ -67,7 +67,7 @@ pub struct ExplainedOperation {
     /// Its version; the epoch in it holds it.
     pub version: Version,
     /// The host that took it in.
-    pub host: Option<Did>,
+    pub host: Did,
     /// Who signed the token; `None` if the epoch cannot be read.
     pub signer: Option<Did>,
     /// Who vouches for the value.

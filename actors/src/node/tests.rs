@@ -1,5 +1,6 @@
 //! What only the inside can bring about: an actor that fails, a disk that does.
 
+mod epochs;
 mod full;
 mod lost;
 mod model;
@@ -49,12 +50,15 @@ impl World {
         Self::with_log(LogOptions { segment_bytes: SEGMENT_BYTES, ..LogOptions::default() }).await
     }
 
-    async fn with_log(log_options: LogOptions) -> Self {
+    async fn with_log(log: LogOptions) -> Self {
+        Self::with_storage(StorageOptions { log, ..StorageOptions::default() }).await
+    }
+
+    async fn with_storage(storage: StorageOptions) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let key = SigningKey::from_bytes(&[1; 32]);
         let owner = Did::from_ed25519(&key.verifying_key().to_bytes());
         let space = SpaceId::new(&owner, "default").expect("a space id");
-        let storage = StorageOptions { log: log_options, ..StorageOptions::default() };
         let node = Node::start_on(Self::options(dir.path()), storage).await.expect("starts");
         let world = Self { node, key, space, dir };
         let host = world.node.did().clone();

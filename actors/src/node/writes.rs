@@ -128,11 +128,12 @@ impl Node {
         let mut taken = false;
         for hosted in hosted {
             // Without `after` it voids what its carrier has not seen, so this host sees first what the others have.
-            match self.inner.replication.get() {
-                Some(replication) if token.after(&hosted.id).is_none() => {
-                    drop(replication.catch_up(self, &hosted).await)
-                }
-                Some(_) | None => self.hold(&hosted, &token).await?,
+            self.hold(&hosted, &token).await?;
+            if let Some(replication) = self.inner.replication.get()
+                && token.after(&hosted.id).is_none()
+                && !replication.catch_up(self, &hosted).await
+            {
+                tracing::debug!(space = %hosted.id, "a revocation is taken in without the other hosts");
             }
             let judge = |others: &_| hosted.access().revocation(&token, others);
             match self.with_proofs(Some(&hosted.id), now, judge).await {

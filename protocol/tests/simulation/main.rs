@@ -31,7 +31,7 @@ pub struct Knobs {
 const ALL_ON: Knobs = Knobs { compares: true, repairs: true, liar: true, check_percent: 4 };
 
 /// The seeds of a usual run.
-const SEEDS: std::ops::Range<u64> = 0..300;
+const SEEDS: std::ops::Range<u64> = 0..60;
 
 fn seeds() -> (std::ops::Range<u64>, Knobs) {
     let thorough = Knobs { check_percent: 100, ..ALL_ON };

@@ -34,20 +34,13 @@ pub(crate) const INTERVAL_MS: i64 = 60_000;
 /// Bytes of one answer: small, so that there are pages.
 const PULL_BYTES: usize = 6_000;
 
-/// Epochs whose form was checked, by all their bytes.
-pub(crate) type Checked = Rc<RefCell<BTreeMap<[u8; 32], Option<CheckedEpoch>>>>;
+/// Epochs whose form was checked, by id and signature.
+pub(crate) type Checked = Rc<RefCell<BTreeMap<(EpochId, [u8; 64]), Option<CheckedEpoch>>>>;
 
 fn check(checked: &Checked, signed: &SignedEpoch) -> Option<CheckedEpoch> {
-    let mut hasher = blake3_of(&signed.header);
-    hasher.extend(blake3_of(&signed.body));
-    hasher.extend(signed.signature);
-    let name = EpochId::of(&hasher).0;
+    let name = (EpochId::of(&signed.header), signed.signature);
     let check = || CheckedEpoch::check(signed.clone()).ok();
     checked.borrow_mut().entry(name).or_insert_with(check).clone()
-}
-
-fn blake3_of(bytes: &[u8]) -> Vec<u8> {
-    EpochId::of(bytes).0.to_vec()
 }
 
 /// What a node asks others.
@@ -220,10 +213,11 @@ impl Node {
             }
         });
         hosted.writes = open;
-        let hosts = hosted.host.core.access().hosts(now);
+        let commits = std::mem::take(&mut hosted.host.commits);
+        let hosts = if commits.is_empty() { BTreeSet::new() } else { hosted.host.core.access().hosts(now) };
         let hosts = hosts.iter().filter_map(|did| self.names.get(did)).filter(|key| **key != self.key);
         let hosts: Vec<HostKey> = hosts.copied().collect();
-        for logged in std::mem::take(&mut hosted.host.commits) {
+        for logged in commits {
             let new = |logged: kvspace_protocol::space::Logged| New {
                 sent: Arc::new(Sent {
                     epoch: logged.signed,
@@ -298,7 +292,7 @@ impl Node {
 
     fn is_host(&self, now: kvspace_protocol::id::Millis, space: &SpaceId, peer: &HostKey) -> bool {
         let hosted = self.spaces.get(space);
-        hosted.is_some_and(|hosted| hosted.host.core.access().hosts(now).contains(&peer.did()))
+        hosted.is_some_and(|hosted| hosted.host.core.access().host_proof(&peer.did(), now, &|_| true).is_some())
     }
 
     fn items(&self, now: kvspace_protocol::id::Millis, peer: &HostKey) -> Items {

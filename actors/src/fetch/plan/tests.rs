@@ -70,7 +70,7 @@ fn what_is_here_already_is_not_asked_for() {
     had.insert(80..128);
     world.plan.want(world.now, key(1, 2 * MIB), &space("default"), Urgency::Soon, &had);
     let asks = world.poll_all();
-    assert_eq!(asks.iter().map(|ask| ask.groups.clone()).collect::<Vec<_>>(), [70..80]);
+    assert_eq!((asks.len(), asks[0].groups.clone()), (1, 70..80));
     assert!(world.end(&asks[0], End::Whole), "then it is complete");
 }
 
@@ -218,11 +218,12 @@ fn who_waits_has_long_pauses_cut_short() {
     for _ in 0..8 {
         let ask = world.poll().expect("a request");
         world.end(&ask, End::NotFound);
-        world.poll();
-        world.now = world.plan.poll_timeout().expect("a time");
+        world.pass(600_000);
     }
     let ask = world.poll().expect("a request");
     world.end(&ask, End::NotFound);
+    world.pass(100_000);
+    assert_eq!(world.poll(), None);
     world.want(key(1, 10), Urgency::Now);
     assert_eq!(world.poll(), None, "but not away");
     world.pass(2_000);
@@ -352,9 +353,10 @@ fn everything_comes_while_one_honest_peer_stays() {
             let stalls = |ask: &Ask| kinds[usize::from(ask.peer.0[0])] == Kind::Stalls;
             let movable: Vec<usize> = (0..flying.len()).filter(|i| !stalls(&flying[*i])).collect();
             if movable.is_empty() {
-                let Some(wake) = world.plan.poll_timeout() else { panic!("seed {seed}: nothing to wait for") };
-                world.now = wake.max(world.now.plus(1));
-                if random.random_bool(0.3) && !flying.is_empty() {
+                let wake = world.plan.poll_timeout();
+                assert!(wake.is_some() || !flying.is_empty(), "seed {seed}: nothing to wait for");
+                world.now = wake.unwrap_or(world.now).max(world.now.plus(1));
+                if (wake.is_none() || random.random_bool(0.3)) && !flying.is_empty() {
                     let ask = flying.remove(0);
                     world.end(&ask, End::Broken);
                 }

@@ -6,6 +6,8 @@ use kvspace_protocol::id::BlobHash;
 use super::*;
 use crate::node::collect::Collector;
 
+mod at_hand;
+
 /// Below the bound of what lies in the log.
 const SMALL: usize = 200_000;
 const LARGE: usize = 300_000;

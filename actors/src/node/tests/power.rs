@@ -38,6 +38,7 @@ pub(super) fn storage(disk: &CutDisk, boot: u64) -> StorageOptions {
         log: LogOptions { disk: disk.clone(), reserve_bytes: 1 << 20, ..LogOptions::default() },
         blobs: BlobOptions { disk: disk.clone(), ..BlobOptions::default() },
         records: RecordsOptions { disk, boot_id: Some(format!("{boot:x}")), ..RecordsOptions::default() },
+        committed: None,
     }
 }
 

@@ -99,3 +99,26 @@ fn a_wrong_index_is_made_anew_and_then_sound() {
     assert_eq!((report.left(), report.index), (0, IndexState::Sound), "{:?}", report.faults);
     assert!(records(dir.path()).iter().any(|(name, _)| name == entry));
 }
+
+#[test]
+fn an_index_of_a_former_format_is_made_anew_at_the_start() {
+    for (format, is_kept) in [(1, false), (2, true)] {
+        let World { node, dir, .. } = folder();
+        drop(node);
+        let name = b"\x01 no record of ours";
+        write(dir.path(), name, Some(vec![1]));
+        let state = dir.path().join("index/state");
+        let text = std::fs::read_to_string(&state).expect("there");
+        let text = text.replace("kvspace index 2 ", &format!("kvspace index {format} "));
+        std::fs::write(&state, text).expect("written");
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let node = crate::node::Node::start(World::options(dir.path())).await.expect("starts");
+            node.stop().await;
+        });
+        drop(runtime);
+        let records = records(dir.path());
+        assert_eq!(records.iter().any(|(found, _)| found == name), is_kept);
+        assert!(records.iter().any(|(name, _)| name[5] == b'h'), "the log has been read");
+    }
+}

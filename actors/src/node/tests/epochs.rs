@@ -1,0 +1,223 @@
+//! Epochs that peers bring, through the actor: durable before they are answered and before anybody hears of them.
+
+use kvspace_protocol::{
+    epoch::{Epoch, Event, Header, SignedEpoch},
+    id::{BlobHash, BodyId, Incarnation},
+    space::{Arrived, CheckedEpoch, Taken},
+};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::{
+    hosted::Hosted,
+    messages::{Call, DurableCommit, Held, WaitingRoom},
+};
+
+/// The owner's own key as a host: its epochs need no proof.
+struct Peer {
+    last: Option<(EpochId, u64)>,
+    incarnation: Incarnation,
+}
+
+impl Peer {
+    fn new(seed: u8) -> Self {
+        Self { last: None, incarnation: Incarnation([seed; 8]) }
+    }
+
+    fn put(&mut self, world: &World, path: &str, bytes: &[u8]) -> SignedEpoch {
+        let token = world.sign(None, &format!("{}/kv/{path}", world.space), "tinycloud.kv/put", 77);
+        let (blob, size) = (BlobHash::of(bytes), bytes.len() as u64);
+        let values = vec![kvspace_protocol::kv::Value { blob, size, meta: BTreeMap::new() }];
+        let n = self.last.map_or(0, |(_, n)| n + 1);
+        let header = Header {
+            v: 1,
+            space: world.space.clone(),
+            host: HostKey(world.key.verifying_key().to_bytes()),
+            proof: None,
+            incarnation: self.incarnation,
+            n,
+            prev: self.last.map(|(id, _)| id),
+            parents: vec![],
+            seq: (u64::try_from(clock::now().0).expect("after 1970") << 16) + n,
+            body: BodyId([0; 32]),
+        };
+        let event = Event { token: token.bytes().to_vec(), values };
+        let epoch = Epoch::sign(header, vec![event], &world.key).expect("well formed");
+        self.last = Some((epoch.id, n));
+        epoch.signed
+    }
+}
+
+fn arrived(signed: &SignedEpoch, values: &[&'static [u8]], told: &[u8]) -> Arrived {
+    Arrived {
+        checked: CheckedEpoch::check(signed.clone()).expect("well formed"),
+        values: values.iter().map(|bytes| bytes::Bytes::from_static(bytes)).collect(),
+        told: told.iter().map(|host| HostKey([*host; 32])).collect(),
+    }
+}
+
+impl World {
+    async fn hosted(&self) -> Arc<Hosted> {
+        self.node.space(&self.space).await.expect("readable").expect("hosted")
+    }
+
+    async fn deliver(&self, epochs: Vec<Arrived>) -> Result<Taken, NodeError> {
+        let from = Some(HostKey([9; 32]));
+        let hosted = self.hosted().await;
+        self.node.call(&hosted, Held::default(), |answer| Call::Epochs { from, epochs, answer }).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn epochs_from_a_peer_are_durable_before_they_are_answered() {
+    let disk = FakeDisk::default();
+    let log = LogOptions { segment_bytes: SEGMENT_BYTES, disk: Arc::new(disk.clone()), ..LogOptions::default() };
+    let world = World::with_log(log).await;
+    let mut peer = Peer::new(7);
+    for number in 0..8 {
+        let epochs = [(); 3].map(|()| peer.put(&world, &format!("k{number}"), b"value"));
+        let taken = world.deliver(epochs.iter().map(|epoch| arrived(epoch, &[b"value"], &[])).collect()).await;
+        assert_eq!(taken.expect("taken in"), Taken { taken: 3, ..Taken::default() });
+        let left = epochs_on(&disk.power_cut(|| false), &world.dir.path().join("log"));
+        assert!(
+            epochs.iter().all(|epoch| left.contains(&EpochId::of(&epoch.header))),
+            "{number} was answered too early"
+        );
+    }
+    let Lookup::Live(found) = world.node.lookup(&world.space, "k7").await.expect("readable") else {
+        panic!("not there")
+    };
+    assert!(found.at.is_some(), "the value is in the log");
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_commit_answers_the_delivery_with_an_error_and_it_may_be_repeated() {
+    let disk = FakeDisk::default();
+    let log = LogOptions { segment_bytes: SEGMENT_BYTES, disk: Arc::new(disk.clone()), ..LogOptions::default() };
+    let (committed, mut commits) = mpsc::channel(16);
+    let world =
+        World::with_storage(StorageOptions { log, committed: Some(committed), ..StorageOptions::default() }).await;
+    assert!(commits.recv().await.is_some(), "the space is made");
+    let epoch = Peer::new(7).put(&world, "k", b"value");
+    disk.fail_next(Fault::Sync(".seg"));
+    assert!(matches!(world.deliver(vec![arrived(&epoch, &[], &[])]).await, Err(NodeError::Storage(_))));
+    assert!(commits.try_recv().is_err(), "nobody hears of what is not durable");
+    assert_eq!(world.deliver(vec![arrived(&epoch, &[], &[])]).await.expect("taken in").taken, 1);
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_durable_is_handed_on_with_its_values_and_who_has_it() {
+    let (committed, mut commits) = mpsc::channel::<DurableCommit>(16);
+    let log = LogOptions { segment_bytes: SEGMENT_BYTES, ..LogOptions::default() };
+    let world =
+        World::with_storage(StorageOptions { log, committed: Some(committed), ..StorageOptions::default() }).await;
+    let made = commits.recv().await.expect("the space is made");
+    assert!(made.epochs.iter().all(|epoch| epoch.told.is_empty()));
+    let epoch = Peer::new(7).put(&world, "k", b"value");
+    world.deliver(vec![arrived(&epoch, &[b"value"], &[5, 6])]).await.expect("taken in");
+    let commit = commits.recv().await.expect("a commit");
+    let [handed] = &commit.epochs[..] else { panic!("one epoch") };
+    assert_eq!((&handed.sent.epoch, &handed.sent.values[..]), (&epoch, &[bytes::Bytes::from_static(b"value")][..]));
+    assert_eq!(handed.told, [HostKey([5; 32]), HostKey([6; 32])].into());
+    assert_eq!((commit.space, commit.frontier), (world.space.clone(), world.hosted().await.frontier()));
+    world.put("own", 1).await.expect("written");
+    let own = commits.recv().await.expect("a commit");
+    assert!(own.epochs.len() == 1 && own.epochs[0].told.is_empty() && own.epochs[0].sent.values == ["value"]);
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_for_which_there_is_no_room_is_counted_and_holds_nobody_up() {
+    let (committed, mut commits) = mpsc::channel(1);
+    let log = LogOptions { segment_bytes: SEGMENT_BYTES, ..LogOptions::default() };
+    let world =
+        World::with_storage(StorageOptions { log, committed: Some(committed), ..StorageOptions::default() }).await;
+    for nonce in 0..5 {
+        world.put("a", nonce).await.expect("written");
+    }
+    let addr = world.hosted().await.actor.lock().await.clone().expect("an actor runs");
+    // It looks at this after all that came before.
+    addr.send(Rest).await.expect("it answers");
+    assert!(commits.recv().await.is_some() && commits.try_recv().is_err());
+    assert_eq!(world.node.inner.storage.missed.load(std::sync::atomic::Ordering::Relaxed), 5);
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_epochs_are_remembered_with_who_brought_them_up_to_a_number() {
+    let world = World::new().await;
+    let mut elsewhere = Peer::new(7);
+    let other = World { space: SpaceId::new(world.space.owner(), "other").expect("an id"), ..World::new().await };
+    let epochs: Vec<_> = (0..70).map(|number| elsewhere.put(&other, &format!("k{number}"), b"x")).collect();
+    let taken = world.deliver(epochs.iter().map(|epoch| arrived(epoch, &[], &[])).collect()).await.expect("answered");
+    assert_eq!((taken.taken, taken.refused.len()), (0, 70));
+    let refused = world.hosted().await.refused();
+    let newest: Vec<_> = epochs.iter().rev().map(|epoch| EpochId::of(&epoch.header)).take(64).collect();
+    assert_eq!(refused.iter().map(|refused| refused.epoch).collect::<Vec<_>>(), newest);
+    assert!(
+        refused.iter().all(|refused| refused.from == Some(HostKey([9; 32])) && refused.reason == "of another space")
+    );
+    other.node.stop().await;
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_actor_tells_what_waits_and_what_an_operation_is_worth() {
+    let world = World::new().await;
+    let mut peer = Peer::new(7);
+    let (first, second) = (peer.put(&world, "k", b"x"), peer.put(&world, "k", b"y"));
+    let taken = world.deliver(vec![arrived(&second, &[], &[])]).await.expect("answered");
+    let id = |signed: &SignedEpoch| EpochId::of(&signed.header);
+    assert_eq!((taken.missing, taken.waiting), (vec![id(&first)], 1));
+    let hosted = world.hosted().await;
+    let room: WaitingRoom = world.node.call(&hosted, Held::default(), Call::Waiting).await.expect("answered");
+    assert_eq!((room.waiting.len(), room.waiting[0].epoch), (1, id(&second)));
+    assert_eq!((room.missing, room.forks), (vec![id(&first)], vec![]));
+    world.deliver(vec![arrived(&first, &[], &[])]).await.expect("answered");
+    let explain = |answer| Call::Explain("k".into(), answer);
+    assert_eq!(world.node.call(&hosted, Held::default(), explain).await.expect("answered").len(), 2);
+    let (_, token) = world.delegation();
+    world.node.delegate(token.clone(), clock::now()).await.expect("taken in");
+    let revocation = world.sign(None, &format!("urn:cid:{}", token.address()), "tinycloud.delegation/revoke", 1);
+    let preview = |answer| Call::Preview { token: revocation, borrowed: vec![], max: 10, answer };
+    let preview = world.node.call(&hosted, Held::default(), preview).await.expect("answered");
+    assert!(preview.voided.is_empty() && !preview.has_more, "nothing was written under it");
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_somebody_else_went_on_with_the_own_chain_the_next_actor_begins_another() {
+    let world = World::new().await;
+    let hosted = world.hosted().await;
+    let own_key = SigningKey::from_bytes(&[2; 32]);
+    let own = HostKey(own_key.verifying_key().to_bytes());
+    let [branch] = &hosted.index.held(own).expect("readable").branches[..] else { panic!("one chain") };
+    let token = world.sign(None, &format!("{}/kv/k", world.space), "tinycloud.kv/del", 5);
+    let delegation = *hosted.access().delegations().next().expect("the host's").0;
+    let header = Header {
+        v: 1,
+        space: world.space.clone(),
+        host: own,
+        proof: Some(delegation),
+        incarnation: branch.incarnation,
+        n: branch.tip_n + 1,
+        prev: Some(branch.tip),
+        parents: vec![],
+        seq: branch.tip_seq + 1,
+        body: BodyId([0; 32]),
+    };
+    let event = Event { token: token.bytes().to_vec(), values: vec![] };
+    let clone = Epoch::sign(header, vec![event], &own_key).expect("well formed");
+    assert_eq!(world.deliver(vec![arrived(&clone.signed, &[], &[])]).await.expect("answered").taken, 1);
+    let addr = hosted.actor.lock().await.clone().expect("an actor runs");
+    addr.send(Rest).await.expect("it rests");
+    while addr.connected() {
+        tokio::task::yield_now().await;
+    }
+    world.put("k", 1).await.expect("written");
+    let branches = hosted.index.held(own).expect("readable").branches;
+    assert!(branches.len() == 2 && branches[1].first_n == 0 && branches[1].incarnation != branch.incarnation);
+    world.node.stop().await;
+}
