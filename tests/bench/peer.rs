@@ -9,10 +9,14 @@ use kvspace_protocol::{
     sync::{Request, Response, compare},
 };
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identity::Keypair, multiaddr::Protocol, noise,
-    swarm::SwarmEvent, tcp, yamux,
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify,
+    identity::Keypair,
+    multiaddr::Protocol,
+    noise, ping,
+    swarm::{NetworkBehaviour, SwarmEvent},
+    tcp, yamux,
 };
-use libp2p_stream::{Behaviour, Control};
+use libp2p_stream::Control;
 use tokio::sync::oneshot;
 
 use crate::harness::Result;
@@ -20,6 +24,23 @@ use crate::harness::Result;
 const SYNC: StreamProtocol = StreamProtocol::new("/kvspace/sync/1");
 const BARE: StreamProtocol = StreamProtocol::new("/bench/bare/1");
 const PIECE_BYTES: usize = 64 * 1024;
+
+/// As much as makes a peer one of this kind.
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p::swarm::derive_prelude")]
+struct Speaking {
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    streams: libp2p_stream::Behaviour,
+}
+
+impl Speaking {
+    fn new(key: &Keypair) -> Self {
+        let config = identify::Config::new("/kvspace/1".into(), key.public());
+        let (identify, ping) = (identify::Behaviour::new(config), ping::Behaviour::default());
+        Self { identify, ping, streams: libp2p_stream::Behaviour::new() }
+    }
+}
 
 /// A peer that is connected to one node.
 pub(crate) struct Peer {
@@ -40,15 +61,15 @@ pub(crate) fn did(secret: [u8; 32]) -> Did {
     Did::from_ed25519(&SigningKey::from_bytes(&secret).verifying_key().to_bytes())
 }
 
-fn swarm(secret: [u8; 32]) -> Result<Swarm<Behaviour>> {
+fn swarm(secret: [u8; 32]) -> Result<Swarm<Speaking>> {
     let builder = SwarmBuilder::with_existing_identity(Keypair::ed25519_from_bytes(secret)?).with_tokio();
     let builder = builder.with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)?;
-    let builder = builder.with_behaviour(|_| Behaviour::new())?;
+    let builder = builder.with_behaviour(Speaking::new)?;
     Ok(builder.with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600))).build())
 }
 
 /// Drives a swarm; says when it is connected.
-fn drive(mut swarm: Swarm<Behaviour>) -> oneshot::Receiver<()> {
+fn drive(mut swarm: Swarm<Speaking>) -> oneshot::Receiver<()> {
     let (connected, is_connected) = oneshot::channel();
     tokio::spawn(async move {
         let mut connected = Some(connected);
@@ -71,7 +92,7 @@ impl Peer {
         let Some(Protocol::P2p(node)) = address.iter().last() else { return Err("it names no peer".into()) };
         let mut swarm = swarm(secret)?;
         swarm.dial(address)?;
-        let control = swarm.behaviour().new_control();
+        let control = swarm.behaviour().streams.new_control();
         drive(swarm).await?;
         Ok(Self { control, node })
     }
@@ -122,9 +143,9 @@ pub(crate) async fn bare_stream(size_bytes: usize) -> Result<Duration> {
             break address;
         }
     };
-    let mut accepting = listening.behaviour().new_control().accept(BARE)?;
+    let mut accepting = listening.behaviour().streams.new_control().accept(BARE)?;
     drop(drive(listening));
-    let mut control = dialling.behaviour().new_control();
+    let mut control = dialling.behaviour().streams.new_control();
     let mut dialling = dialling;
     dialling.dial(address.with(Protocol::P2p(to)))?;
     drive(dialling).await?;

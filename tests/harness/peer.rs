@@ -6,7 +6,11 @@ use ed25519_dalek::SigningKey;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use kvspace_protocol::sync::{Request, Response, blob};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, SwarmBuilder, identity::Keypair, noise, swarm::SwarmEvent, tcp, yamux,
+    Multiaddr, PeerId, Stream, StreamProtocol, SwarmBuilder, identify,
+    identity::Keypair,
+    noise, ping,
+    swarm::{NetworkBehaviour, SwarmEvent},
+    tcp, yamux,
 };
 use libp2p_stream::Control;
 use tokio::{runtime::Runtime, sync::watch, time::timeout};
@@ -19,6 +23,23 @@ pub(crate) const SYNC: StreamProtocol = StreamProtocol::new("/kvspace/sync/1");
 pub(crate) const PUSH: StreamProtocol = StreamProtocol::new("/kvspace/push/1");
 /// Ranges of values.
 pub(crate) const BLOB: StreamProtocol = StreamProtocol::new("/kvspace/blob/1");
+
+/// As much as makes a peer one of this kind.
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p::swarm::derive_prelude")]
+struct Speaking {
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    streams: libp2p_stream::Behaviour,
+}
+
+impl Speaking {
+    fn new(key: &Keypair) -> Self {
+        let config = identify::Config::new("/kvspace/1".into(), key.public());
+        let (identify, ping) = (identify::Behaviour::new(config), ping::Behaviour::default());
+        Self { identify, ping, streams: libp2p_stream::Behaviour::new() }
+    }
+}
 
 /// A peer that is connected to one node.
 pub(crate) struct Peer {
@@ -43,12 +64,12 @@ impl Peer {
             .with_tokio()
             .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
             .expect("a transport")
-            .with_behaviour(|_| libp2p_stream::Behaviour::new())
+            .with_behaviour(Speaking::new)
             .expect("a behaviour")
             .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
             .build();
             swarm.dial(address).expect("an address to dial");
-            let control = swarm.behaviour().new_control();
+            let control = swarm.behaviour().streams.new_control();
             tokio::spawn(async move {
                 loop {
                     let event = swarm.select_next_some().await;
@@ -79,7 +100,8 @@ impl Peer {
     /// Asks as hosts do; `None` when the node does not answer at all, or with an empty message.
     pub(crate) fn ask(&self, request: &Request) -> Option<Response> {
         let protocol = if matches!(request, Request::Push(_)) { PUSH } else { SYNC };
-        let answer = self.exchange(protocol, &request.encode()).ok()?;
+        let answer = self.exchange(protocol, &request.encode());
+        let answer = answer.inspect_err(|error| eprintln!("no answer: {error}")).ok()?;
         (!answer.is_empty()).then(|| Response::decode(&answer).expect("a node answers with a message"))
     }
 
