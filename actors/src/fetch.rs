@@ -190,6 +190,11 @@ impl Fetcher {
         is_taken
     }
 
+    /// The values that are wanted.
+    pub(crate) fn all_wanted(&self) -> Vec<BlobHash> {
+        self.shared.state().plan.all_wanted()
+    }
+
     /// No operation refers to this value any more.
     pub(crate) fn forget(&self, hash: &BlobHash) {
         let mut state = self.shared.state();

@@ -196,6 +196,17 @@ impl Index {
         Ok(self.records.scan(&prefix, &prefix).next().transpose()?.is_some())
     }
 
+    /// Whether an operation wins that needs the file of this hash.
+    pub(crate) fn wins_with_file(&self, hash: &BlobHash) -> Result<bool, IndexError> {
+        let prefix = keys::file(hash);
+        for record in self.records.scan(&prefix, &prefix) {
+            if self.file_use(record?)?.fate == Fate::Wins {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Every use of a file by an operation, in order of hash.
     pub(crate) fn file_uses(&self) -> impl Iterator<Item = Result<FileUse, IndexError>> {
         self.records.scan(&keys::files(), &keys::files()).map(|record| self.file_use(record?))

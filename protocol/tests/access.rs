@@ -58,16 +58,21 @@ fn the_list_of_hosts_keeps_those_that_ended() {
     let owner = Owner::new(1);
     let (a, b, c) = (delegation(&owner, 2, 1000), delegation(&owner, 2, DAY_MS), delegation(&owner, 3, DAY_MS));
     let until = |ms: i64| Some(Millis(START_MS + ms));
-    let named = |seed, ms, is_revoked| NamedHost { host: host(seed), until: until(ms), is_revoked };
+    let named = |seed, by: &Proof, ms, is_revoked| NamedHost {
+        host: host(seed),
+        delegation: by.address(),
+        until: until(ms),
+        is_revoked,
+    };
     let sorted = |access: Access| {
         let mut all = access.all_hosts();
         all.sort_by_key(|named| named.host != host(2));
         all
     };
     let all = sorted(access(&owner, &[&a, &b, &c], &[&c]));
-    assert_eq!(all, [named(2, DAY_MS, false), named(3, DAY_MS, true)]);
+    assert_eq!(all, [named(2, &b, DAY_MS, false), named(3, &c, DAY_MS, true)]);
     let all = sorted(access(&owner, &[&a, &b, &c], &[&b]));
-    assert_eq!(all, [named(2, 1000, false), named(3, DAY_MS, false)], "one that is not revoked comes first");
+    assert_eq!(all, [named(2, &a, 1000, false), named(3, &c, DAY_MS, false)], "one that is not revoked comes first");
 }
 
 fn grant(space: &SpaceId, to: &Did, path: &str, ability: &str, until_ms: i64, above: Option<&Session>) -> Claims {

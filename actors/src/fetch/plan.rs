@@ -374,9 +374,9 @@ impl Plan {
         self.blobs.len()
     }
 
-    /// Whether a request for this value is under way.
-    pub(crate) fn is_flying(&self, key: &BlobKey) -> bool {
-        self.blobs.get(key).is_some_and(|blob| !blob.flights.is_empty())
+    /// The values that are wanted.
+    pub(crate) fn all_wanted(&self) -> Vec<BlobHash> {
+        self.blobs.keys().map(|key| key.hash).collect()
     }
 
     /// Who was asked for a value, and when last.

@@ -24,6 +24,10 @@ mod serving;
 const LONG: Duration = Duration::from_secs(60);
 const MIB: usize = 1024 * 1024;
 
+fn place() -> Occurrence {
+    Occurrence { space: space(), epoch: EpochId::of(b"epoch") }
+}
+
 fn space() -> SpaceId {
     SpaceId::new(&Did::from_ed25519(&[7; 32]), "default").expect("a space id")
 }
@@ -56,7 +60,7 @@ impl Values for Held {
         std::future::ready(may).boxed()
     }
 
-    fn open<'a>(&'a self, _: &'a SpaceId, hash: &'a BlobHash) -> BoxFuture<'a, Option<Source>> {
+    fn open<'a>(&'a self, _: &'a SpaceId, hash: &'a BlobHash, _: &'a EpochId) -> BoxFuture<'a, Option<Source>> {
         async move {
             if let Some(bytes) = self.inline.lock().expect("no panic").get(hash) {
                 return Some(Source::Bytes(bytes.clone()));
@@ -251,7 +255,7 @@ async fn values_of_every_size_come_whole() {
     for (seed, size) in (0..).zip(sizes) {
         let bytes = content(seed, size);
         let hash = source.put(&bytes).await;
-        assert!(fetcher.want(&space(), hash, size as u64, Urgency::Soon));
+        assert!(fetcher.want(&place(), hash, size as u64, Urgency::Soon));
         values.push((hash, bytes));
     }
     for (hash, bytes) in &values {
@@ -276,7 +280,7 @@ async fn a_value_that_lies_in_the_log_is_served_from_memory() {
     let held = Arc::new(held);
     net.set(host(1), honest(Server::new(held.clone(), LONG)));
     let fetcher = Fetcher::start(target.blobs.clone(), net, options()).expect("started");
-    fetcher.want(&space(), hash, 200_000, Urgency::Now);
+    fetcher.want(&place(), hash, 200_000, Urgency::Now);
     assert!(fetcher.wait(&hash, LONG).await);
     assert!(is_whole(target.dir.path(), &bytes));
     assert_eq!(held.shown.lock().expect("no panic")[0], "a token", "what has to be shown is shown");
@@ -290,7 +294,7 @@ async fn streams_are_used_again_for_the_next_stripe() {
     let fetcher = Fetcher::start(target.blobs.clone(), net.clone(), options()).expect("started");
     let bytes = content(1, 20 * MIB);
     let hash = source.put(&bytes).await;
-    fetcher.want(&space(), hash, bytes.len() as u64, Urgency::Soon);
+    fetcher.want(&place(), hash, bytes.len() as u64, Urgency::Soon);
     assert!(fetcher.wait(&hash, LONG).await);
     assert!(net.opened.load(Ordering::SeqCst) <= 2, "20 stripes took {} streams", net.opened.load(Ordering::SeqCst));
     fetcher.stop().await;
@@ -301,7 +305,7 @@ async fn a_value_that_is_here_is_not_fetched() {
     let (target, net) = (Folder::new(), Arc::new(Net::default()));
     let hash = target.put(b"value").await;
     let fetcher = Fetcher::start(target.blobs.clone(), net, options()).expect("started");
-    assert!(fetcher.want(&space(), hash, 5, Urgency::Now));
+    assert!(fetcher.want(&place(), hash, 5, Urgency::Now));
     assert_eq!(fetcher.wanted(), 0);
     assert!(fetcher.wait(&hash, LONG).await);
     fetcher.stop().await;
@@ -312,7 +316,7 @@ async fn a_wait_ends_without_the_value() {
     let (target, net) = (Folder::new(), Arc::new(Net::default()));
     let fetcher = Fetcher::start(target.blobs.clone(), net, options()).expect("started");
     let hash = BlobHash::of(b"nowhere");
-    fetcher.want(&space(), hash, 7, Urgency::Now);
+    fetcher.want(&place(), hash, 7, Urgency::Now);
     assert!(!fetcher.wait(&hash, Duration::from_millis(1)).await);
     assert_eq!((fetcher.wanted(), fetcher.asked(&hash)), (1, Vec::new()));
     fetcher.stop().await;
@@ -323,7 +327,7 @@ async fn a_peer_that_comes_is_asked_at_once() {
     let (source, target, net) = (Folder::new(), Folder::new(), Arc::new(Net::default()));
     let fetcher = Fetcher::start(target.blobs.clone(), net.clone(), options()).expect("started");
     let hash = source.put(b"value").await;
-    fetcher.want(&space(), hash, 5, Urgency::Soon);
+    fetcher.want(&place(), hash, 5, Urgency::Soon);
     assert!(!fetcher.wait(&hash, Duration::from_millis(1)).await);
     net.set(host(1), honest(source.server()));
     fetcher.handle_peer(&host(1));
@@ -338,8 +342,8 @@ async fn what_somebody_waits_for_overtakes_what_does_not() {
     let fetcher = Fetcher::start(target.blobs.clone(), net.clone(), options()).expect("started");
     let (large, small) = (content(1, 10 * MIB), content(2, MIB));
     let (large_hash, small_hash) = (source.put(&large).await, source.put(&small).await);
-    fetcher.want(&space(), large_hash, large.len() as u64, Urgency::Soon);
-    fetcher.want(&space(), small_hash, small.len() as u64, Urgency::Now);
+    fetcher.want(&place(), large_hash, large.len() as u64, Urgency::Soon);
+    fetcher.want(&place(), small_hash, small.len() as u64, Urgency::Now);
     let mut arrivals = fetcher.shared.arrived.subscribe();
     net.set(host(1), honest(source.server()));
     fetcher.handle_peer(&host(1));

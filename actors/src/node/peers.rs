@@ -13,8 +13,15 @@ use super::{
 };
 use crate::{
     hosted::Hosted,
-    net::{Blocked, PeerInfo},
+    net::{Blocked, Dropped, PeerInfo},
 };
+
+/// What was refused before anybody looked at it, as answers.
+fn dropped(dropped: Dropped) -> [(String, String, u64); 3] {
+    let Dropped { requests, answers, streams } = dropped;
+    [("request", requests), ("answer", answers), ("stream", streams)]
+        .map(|(kind, n)| (kind.into(), "dropped".into(), n))
+}
 
 impl Node {
     /// Waits until these epochs are held here, at most for `wait`; peers are asked for them.
@@ -77,7 +84,11 @@ impl Node {
         Metrics {
             epochs_taken: counters.epochs_taken(),
             epochs_refused: counters.epochs_refused(),
-            answered: counters.requests_answered(),
+            answered: counters
+                .requests_answered()
+                .into_iter()
+                .chain(dropped(replication.network().dropped()))
+                .collect(),
             blobs_fetched: (fetched.fetched, fetched.bytes),
             blobs_wanted: fetcher.wanted() as u64,
             blobs_bad: fetched.bad,

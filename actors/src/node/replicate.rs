@@ -125,6 +125,21 @@ impl Node {
         self.look(move || index.wanted(&blobs, after.as_deref()).take(max).collect()).await
     }
 
+    /// Of these values those that no winning operation needs any more.
+    pub(crate) async fn unneeded_values(&self, values: Vec<BlobHash>) -> Vec<BlobHash> {
+        let index = self.inner.storage.index.clone();
+        let unneeded = move || -> Result<Vec<BlobHash>, IndexError> {
+            let mut unneeded = Vec::new();
+            for value in values {
+                if !index.wins_with_file(&value)? {
+                    unneeded.push(value);
+                }
+            }
+            Ok(unneeded)
+        };
+        self.look(unneeded).await
+    }
+
     /// A value of this epoch for a peer that may read it, if its bytes are here.
     pub(crate) async fn value_for_peer(&self, space: &SpaceId, hash: &BlobHash, epoch: &EpochId) -> Option<Source> {
         let hosted = self.hosted_here(space).await.ok()??;

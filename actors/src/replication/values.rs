@@ -96,6 +96,10 @@ impl Replication {
     pub(super) async fn want_values(self, node: Node) {
         let mut after = None;
         loop {
+            let fetcher = &self.shared.fetcher;
+            for value in node.unneeded_values(fetcher.all_wanted()).await {
+                fetcher.forget(&value);
+            }
             let page = node.wanted_values(after.take(), LOOK_MAX).await;
             let is_last = page.len() < LOOK_MAX;
             let mut is_full = false;

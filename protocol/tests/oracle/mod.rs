@@ -53,8 +53,30 @@ struct Operation {
     blob: Option<BlobHash>,
 }
 
+/// The rules of DESIGN section 3 that can be switched off, to see what each is for.
+#[derive(Clone, Copy)]
+pub struct Rules {
+    /// 3: a token counts once.
+    pub once: bool,
+    /// 5: a revocation counts if its signer has the right.
+    pub right: bool,
+    /// 6: what lies in the cut stands.
+    pub cut: bool,
+    /// 7: no revocation is ever undone, and the revoked erase nothing.
+    pub widened: bool,
+}
+
+impl Rules {
+    pub const ALL: Self = Self { once: true, right: true, cut: true, widened: true };
+}
+
 /// Computes it.
 pub fn truth(space: &SpaceId, epochs: &[SignedEpoch]) -> Truth {
+    truth_by(Rules::ALL, space, epochs)
+}
+
+/// Computes it with some rules only.
+pub fn truth_by(rules: Rules, space: &SpaceId, epochs: &[SignedEpoch]) -> Truth {
     let held = hold(space, epochs);
     let owner = space.owner().clone();
     let mut operations = Vec::new();
@@ -72,7 +94,7 @@ pub fn truth(space: &SpaceId, epochs: &[SignedEpoch]) -> Truth {
                     operations.extend(operations_of(space, *id, node, index, token, &present));
                 }
                 Role::Revocation { target } if sound && values.is_empty() => {
-                    if let Some((target, rests_on)) = counts(&owner, space, token, target, at, &present) {
+                    if let Some((target, rests_on)) = counts(rules, &owner, space, token, target, at, &present) {
                         let reach = |id: &EpochId| held[id].past.iter().copied().chain([*id]);
                         let after = (!named.is_empty()).then(|| named.iter().flat_map(reach).collect());
                         let carriers = Vec::new();
@@ -94,7 +116,7 @@ pub fn truth(space: &SpaceId, epochs: &[SignedEpoch]) -> Truth {
             }
         }
     }
-    conclude(&held, &operations, &Judge { held: &held, revocations: &revocations })
+    conclude(&held, &operations, &Judge { rules, held: &held, revocations: &revocations })
 }
 
 fn conclude(held: &BTreeMap<EpochId, Node>, operations: &[Operation], judge: &Judge<'_>) -> Truth {
@@ -113,7 +135,7 @@ fn conclude(held: &BTreeMap<EpochId, Node>, operations: &[Operation], judge: &Ju
         let event = u16::try_from(op.event).expect("few events");
         truth.operations.insert((op.key.clone(), Version::new(seq(&op.epoch), op.epoch, event, op.number)), *void);
         let here = (op.early, seq(&op.epoch), op.epoch, op.event);
-        if *void || place.get(&op.token) != Some(&here) {
+        if *void || (judge.rules.once && place.get(&op.token) != Some(&here)) {
             continue;
         }
         let rank = (seq(&op.epoch), op.epoch, op.event, op.number, op.blob);
@@ -258,6 +280,7 @@ fn chain(
 
 /// Rule 5: target and what it rests on, of a sound revocation that counts.
 fn counts(
+    rules: Rules,
     owner: &Did,
     space: &SpaceId,
     token: &Token,
@@ -288,7 +311,7 @@ fn counts(
         return None;
     }
     let is_delegator = principal == *revoked.issuer();
-    if !is_delegator && principal != *owner {
+    if rules.right && !is_delegator && principal != *owner {
         return None;
     }
     let mut rests_on = identities(&own, present);
@@ -352,6 +375,7 @@ impl Cut {
 }
 
 struct Judge<'a> {
+    rules: Rules,
     held: &'a BTreeMap<EpochId, Node>,
     revocations: &'a BTreeMap<Identity, Revocation>,
 }
@@ -366,6 +390,9 @@ impl Judge<'_> {
     fn cut(&self, id: Identity, memo: &mut BTreeMap<Identity, Cut>) -> Cut {
         if let Some(known) = memo.get(&id) {
             return known.clone();
+        }
+        if !self.rules.cut {
+            return Cut::default();
         }
         let revocation = &self.revocations[&id];
         let cut = if let Some(after) = &revocation.after {
@@ -395,6 +422,9 @@ impl Judge<'_> {
         memo: &mut BTreeMap<Identity, Cut>,
     ) -> BTreeSet<EpochId> {
         let mut seen = seen.clone();
+        if !self.rules.widened {
+            return seen;
+        }
         let own = &self.revocations[&id].rests_on;
         for (other, judge) in self.revocations {
             let less = |all: &BTreeSet<Identity>| judge.rests_on.is_subset(all) && judge.rests_on != *all;

@@ -27,6 +27,8 @@ const NODES: usize = 5;
 const SPACES: usize = 2;
 /// How long faults and writes go on.
 const FAULTS_MS: i64 = 100_000;
+/// When faults and writes end.
+pub(crate) const START_OF_PEACE_MS: i64 = START_MS + FAULTS_MS;
 /// How long a request waits for its answer.
 const ANSWER_MS: i64 = 5_000;
 /// How far ahead the clock of a host may be; half a minute more than an epoch may be at once.
@@ -99,7 +101,7 @@ impl Cluster {
         let mut dice = Dice::new(seed);
         let owners: Vec<Owner> = (0..SPACES).map(|space| Owner::new(u8::try_from(space).expect("few") + 1)).collect();
         let checked = Rc::new(RefCell::new(BTreeMap::new()));
-        let liar = (knobs.liar && seed % 3 != 0).then(|| Liar::new(&owners[0], 99));
+        let liar = (knobs.liar && !seed.is_multiple_of(3)).then(|| Liar::new(&owners[0], 99));
         let ahead = dice.below(2 * NODES);
         let mut nodes = Vec::new();
         for number in 0..NODES {
@@ -130,15 +132,12 @@ impl Cluster {
             nodes,
             dice,
         };
-        cluster.found(&keys);
+        cluster.found(&keys, knobs);
         cluster
     }
 
     /// The owners name their hosts, and sessions are opened.
-    fn found(&mut self, keys: &[HostKey]) {
-        for node in &mut self.nodes {
-            node.names(keys);
-        }
+    fn found(&mut self, keys: &[HostKey], knobs: Knobs) {
         let first = self.nodes[0].key;
         for (number, owner) in self.owners.iter().enumerate() {
             // The second space is not on the last node.
@@ -147,8 +146,8 @@ impl Cluster {
                 node.host_space(owner, &first);
             }
             for key in &keys[1..NODES - number] {
-                // Some have to show who they are.
-                if self.dice.chance(60) {
+                // Some have to show who they are, when they pull after a comparison.
+                if self.dice.chance(60) || !knobs.compares {
                     let hosted = self.nodes[0].spaces.get_mut(&owner.space).expect("the first hosts all");
                     hosted.host.send_token(owner.host_delegation(&key.did()), vec![]);
                     hosted.host.finish_all();
@@ -196,7 +195,7 @@ impl Cluster {
 
     /// Runs it: faults, and then peace until all are equal or the bound has passed.
     pub(crate) fn run(&mut self) -> Outcome {
-        self.run_until(START_MS + FAULTS_MS, |_| false);
+        self.run_until(START_OF_PEACE_MS, |_| false);
         self.heal();
         let healed_ms = self.now_ms;
         let is_equal = |cluster: &Self| cluster.difference().is_none();
@@ -388,9 +387,9 @@ impl Cluster {
     /// A client, an owner, a fault or the liar does something.
     fn step(&mut self) {
         match self.dice.below(100) {
-            0..60 => self.call(),
-            60..70 => self.cut_off(),
-            70..78 => self.restart(),
+            0..70 => (0..=self.dice.below(3)).for_each(|_| self.call()),
+            70..77 => self.cut_off(),
+            77..83 => self.restart(),
             _ => self.lie(),
         }
     }
@@ -406,7 +405,9 @@ impl Cluster {
         let host = &self.nodes[node].spaces[&space].host;
         let after = if self.dice.chance(50) { durable_frontier(host) } else { vec![] };
         let clients = &self.clients[number];
-        let client = &clients[self.dice.below(clients.len())];
+        // Most use what the owner gave first, which is seldom taken away.
+        let is_first = self.dice.chance(40);
+        let client = &clients[if is_first { 0 } else { self.dice.below(clients.len()) }];
         let holds = |proof: &&Proof| !host.core.access().holds(&proof.address());
         let borrowed: Vec<Proof> = client.chain.iter().filter(holds).cloned().collect();
         let path = format!("k{}", self.dice.below(4));
@@ -414,12 +415,12 @@ impl Cluster {
         let (mut write, mut token) = (None, None);
         let mut new_client = None;
         match kind {
-            0..68 => {
+            0..70 => {
                 let invocation = client.session.invocation(&path, "put", host.now_ms + 60_000, &after);
                 let bytes = invocation.address().to_string();
                 write = Some(world::write(invocation, Some(bytes.as_bytes())));
             }
-            68..80 => {
+            70..80 => {
                 write = Some(world::write(client.session.invocation(&path, "del", host.now_ms + 60_000, &after), None));
             }
             80..86 => {
@@ -433,15 +434,16 @@ impl Cluster {
                 let chain = client.chain.iter().cloned().chain([session.delegation.clone()]).collect();
                 new_client = Some(Client { session, chain });
             }
-            91..99 => {
+            91..95 if !is_first => {
                 let revocation = self.owners[number].revoke(&client.session.delegation, &after);
                 token = Some((revocation, borrowed.clone()));
             }
+            91..98 => {}
             _ => {
                 // The owner no longer wants the last host of the first space.
                 let key = self.nodes[NODES - 1].key;
                 let owner = &self.owners[0];
-                if number == 0 && node < NODES - 1 && host.core.access().hosts(host.now()).contains(&key.did()) {
+                if number == 0 && node < NODES - 1 && host.core.access().hosts(host.now()).contains(&key) {
                     token = Some((owner.revoke(&owner.host_delegation(&key.did()), &after), vec![]));
                     self.removed.insert(key);
                 }
@@ -542,7 +544,7 @@ impl Cluster {
         for owner in &self.owners {
             let hosts = self.nodes.iter().enumerate().filter(|(_, node)| !self.removed.contains(&node.key));
             let mut hosts = hosts.filter_map(|(number, node)| Some((number, &node.spaces.get(&owner.space)?.host)));
-            let (_, first) = hosts.next().expect("the first hosts all");
+            let Some((_, first)) = hosts.next() else { continue };
             let is_busy = |host: &world::Host| host.out.is_some();
             for (number, host) in hosts {
                 if is_busy(host) || is_busy(first) {
@@ -610,10 +612,34 @@ impl Cluster {
         }
     }
 
+    /// A put at each host of each space, so that each has something that only it has.
+    pub(crate) fn write_everywhere(&mut self) {
+        for number in 0..SPACES {
+            for node in 0..NODES - number {
+                let space = self.owners[number].space.clone();
+                let session = self.owners[number].session(u8::try_from(200 + node).expect("few"));
+                self.touch(node, |node, _| {
+                    let host = &mut node.spaces.get_mut(&space).expect("it is hosted").host;
+                    let write = session.put_write(host, "last", &[0]);
+                    let borrowed = vec![session.delegation.clone()];
+                    host.send(kvspace_protocol::space::Write { borrowed, ..write });
+                });
+            }
+        }
+    }
+
+    /// The winners that each host sees.
+    pub(crate) fn winners(&self) -> Vec<BTreeMap<String, (Version, Option<BlobHash>)>> {
+        let space = &self.owners[0].space;
+        let nodes = self.nodes.iter().filter(|node| !self.removed.contains(&node.key));
+        nodes.filter_map(|node| node.spaces.get(space)).map(|hosted| hosted.host.winners()).collect()
+    }
+
     /// The winners that each host would see if the last write to arrive won.
     pub(crate) fn winners_by_arrival(&self) -> Vec<BTreeMap<String, Version>> {
         let space = &self.owners[0].space;
-        let hosts = self.nodes.iter().filter_map(|node| node.spaces.get(space)).map(|hosted| &hosted.host);
+        let nodes = self.nodes.iter().filter(|node| !self.removed.contains(&node.key));
+        let hosts = nodes.filter_map(|node| node.spaces.get(space)).map(|hosted| &hosted.host);
         hosts
             .map(|host| {
                 let arrival: BTreeMap<EpochId, usize> = host.log.iter().map(world::id).zip(0..).collect();
@@ -631,7 +657,8 @@ impl Cluster {
     /// The winners that each host would see if what a revocation takes away was decided when a write arrives.
     pub(crate) fn winners_judged_at_arrival(&self) -> Vec<BTreeMap<String, Version>> {
         let space = &self.owners[0].space;
-        let hosts = self.nodes.iter().filter_map(|node| node.spaces.get(space)).map(|hosted| &hosted.host);
+        let nodes = self.nodes.iter().filter(|node| !self.removed.contains(&node.key));
+        let hosts = nodes.filter_map(|node| node.spaces.get(space)).map(|hosted| &hosted.host);
         hosts
             .map(|host| {
                 let mut winners: BTreeMap<String, Version> = BTreeMap::new();

@@ -58,7 +58,7 @@ impl Liar {
             _ => vec![world::event(&session.delegation)],
         };
         let mut draft = Draft { parents: parents.iter().map(world::id).collect(), events, ..Draft::default() };
-        draft.seq = parents.iter().map(world::seq).max()? + 1 + (dice.next() % 3_000 << 16);
+        draft.seq = parents.iter().map(world::seq).max()? + 1 + ((dice.next() % 3_000) << 16);
         if dice.chance(70)
             && let Some((last, incarnation, n, seq)) = dice.pick(&self.forged)
         {

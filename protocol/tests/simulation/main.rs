@@ -7,9 +7,11 @@ mod oracle;
 mod world;
 
 mod cluster;
+mod controls;
 mod dice;
 mod liar;
 mod node;
+mod rules;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -31,7 +33,7 @@ pub struct Knobs {
 const ALL_ON: Knobs = Knobs { compares: true, repairs: true, liar: true, check_percent: 4 };
 
 /// The seeds of a usual run.
-const SEEDS: std::ops::Range<u64> = 0..60;
+const SEEDS: std::ops::Range<u64> = 0..300;
 
 fn seeds() -> (std::ops::Range<u64>, Knobs) {
     let thorough = Knobs { check_percent: 100, ..ALL_ON };

@@ -13,7 +13,7 @@ use kvspace_protocol::{
     capability::Token,
     dag::{Dag, Place},
     epoch::SignedEpoch,
-    id::{Address, Did, EpochId, HostKey, Identity, Key, SpaceId},
+    id::{Address, EpochId, HostKey, Identity, Key, SpaceId},
     kv::Operation,
     space::{Arrived, CallId, CheckedEpoch, EpochAt, MemoryView, Reply, View, ViewError},
     sync::{
@@ -83,7 +83,6 @@ pub(crate) struct Node {
     pub(crate) outgoing: Vec<Outgoing>,
     /// Peers to be connected anew.
     pub(crate) renew: Vec<HostKey>,
-    names: BTreeMap<Did, HostKey>,
     checked: Checked,
     knobs: Knobs,
     seed: u64,
@@ -93,13 +92,8 @@ impl Node {
     pub(crate) fn new(seed: u64, skew_ms: i64, checked: Checked, knobs: Knobs) -> Self {
         let key = HostKey(world::key(u8::try_from(seed % 100).expect("small") + 50).verifying_key().to_bytes());
         let replicator = Replicator::new(settings(), seed);
-        let (spaces, names, outgoing, renew) = (BTreeMap::new(), BTreeMap::new(), Vec::new(), Vec::new());
-        Self { key, skew_ms, is_up: true, spaces, replicator, outgoing, renew, names, checked, knobs, seed }
-    }
-
-    /// All hosts there are.
-    pub(crate) fn names(&mut self, keys: &[HostKey]) {
-        self.names = keys.iter().map(|key| (key.did(), *key)).collect();
+        let (spaces, outgoing, renew) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { key, skew_ms, is_up: true, spaces, replicator, outgoing, renew, checked, knobs, seed }
     }
 
     pub(crate) fn host_space(&mut self, owner: &Owner, first: &HostKey) {
@@ -215,8 +209,7 @@ impl Node {
         hosted.writes = open;
         let commits = std::mem::take(&mut hosted.host.commits);
         let hosts = if commits.is_empty() { BTreeSet::new() } else { hosted.host.core.access().hosts(now) };
-        let hosts = hosts.iter().filter_map(|did| self.names.get(did)).filter(|key| **key != self.key);
-        let hosts: Vec<HostKey> = hosts.copied().collect();
+        let hosts: Vec<HostKey> = hosts.into_iter().filter(|key| *key != self.key).collect();
         for logged in commits {
             let new = |logged: kvspace_protocol::space::Logged| New {
                 sent: Arc::new(Sent {

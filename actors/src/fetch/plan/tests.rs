@@ -1,14 +1,18 @@
 //! The rules of the plan, and that it ends well whatever most peers do.
 
-use kvspace_protocol::{id::Did, sync::blob::GROUP_BYTES};
+use kvspace_protocol::{
+    id::{Did, EpochId},
+    sync::blob::GROUP_BYTES,
+};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::*;
 
 const MIB: u64 = 1024 * 1024;
 
-fn space(name: &str) -> SpaceId {
-    SpaceId::new(&Did::from_ed25519(&[7; 32]), name).expect("a space id")
+fn place(name: &str) -> Occurrence {
+    let space = SpaceId::new(&Did::from_ed25519(&[7; 32]), name).expect("a space id");
+    Occurrence { space, epoch: EpochId::of(b"epoch") }
 }
 
 fn host(number: u8) -> HostKey {
@@ -32,7 +36,7 @@ impl World {
     }
 
     fn want(&mut self, key: BlobKey, urgency: Urgency) {
-        assert!(self.plan.want(self.now, key, &space("default"), urgency, &Groups::default()));
+        assert!(self.plan.want(self.now, key, &place("default"), urgency, &Groups::default()));
     }
 
     fn poll(&mut self) -> Option<Ask> {
@@ -68,7 +72,7 @@ fn what_is_here_already_is_not_asked_for() {
     let mut had = Groups::default();
     had.insert(0..70);
     had.insert(80..128);
-    world.plan.want(world.now, key(1, 2 * MIB), &space("default"), Urgency::Soon, &had);
+    world.plan.want(world.now, key(1, 2 * MIB), &place("default"), Urgency::Soon, &had);
     let asks = world.poll_all();
     assert_eq!((asks.len(), asks[0].groups.clone()), (1, 70..80));
     assert!(world.end(&asks[0], End::Whole), "then it is complete");
@@ -78,7 +82,7 @@ fn what_is_here_already_is_not_asked_for() {
 fn a_value_that_only_lacks_its_name_is_finished_by_its_last_group() {
     let mut world = World::new(1);
     let had = Groups::of_size(MIB);
-    world.plan.want(world.now, key(1, MIB), &space("default"), Urgency::Soon, &had);
+    world.plan.want(world.now, key(1, MIB), &place("default"), Urgency::Soon, &had);
     let ask = world.poll().expect("a request");
     assert_eq!(ask.groups, 63..64);
     assert!(world.end(&ask, End::Whole));
@@ -234,11 +238,11 @@ fn who_waits_has_long_pauses_cut_short() {
 fn a_value_is_asked_for_in_each_space_it_stands_in() {
     let mut world = World::new(1);
     world.want(key(1, 10), Urgency::Soon);
-    assert!(world.plan.want(world.now, key(1, 10), &space("other"), Urgency::Soon, &Groups::default()));
+    assert!(world.plan.want(world.now, key(1, 10), &place("other"), Urgency::Soon, &Groups::default()));
     let first = world.poll().expect("a request");
     world.end(&first, End::NotFound);
     let second = world.poll().expect("a request");
-    assert_ne!(first.space, second.space);
+    assert_ne!(first.at, second.at);
 }
 
 #[test]
@@ -282,7 +286,7 @@ fn only_so_much_is_wanted_and_what_is_urgent_finds_room() {
     (1..=3).for_each(|number| world.want(key(number, 10), Urgency::Soon));
     let now = world.now;
     let mut want =
-        |number, urgency| world.plan.want(now, key(number, 10), &space("default"), urgency, &Groups::default());
+        |number, urgency| world.plan.want(now, key(number, 10), &place("default"), urgency, &Groups::default());
     assert!(!want(4, Urgency::Soon));
     assert!(want(5, Urgency::Now));
     assert!(want(1, Urgency::Soon), "what was wanted first stays");

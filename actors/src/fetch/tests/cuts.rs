@@ -35,9 +35,9 @@ fn open(dir: &Path, disk: &CutDisk) -> Blobs {
     Blobs::in_folders(dir, blob_options)
 }
 
-/// The value on its way.
+/// The value on its way; its last group comes after the last checkpoint.
 fn value() -> Bytes {
-    content(1, 6 * 16_384 - 7)
+    content(1, 7 * 16_384 - 7)
 }
 
 /// Takes a value in as a fetcher does: stripe by stripe, with a checkpoint after every other one, closed and opened again once.

@@ -28,7 +28,7 @@ impl Pair {
         let hash = self.source.put(bytes).await;
         self.net.set(host(1), tampered(self.source.server(), change));
         let fetcher = self.start(options);
-        fetcher.want(&space(), hash, bytes.len() as u64, Urgency::Soon);
+        fetcher.want(&place(), hash, bytes.len() as u64, Urgency::Soon);
         // The liar is asked first: nobody else is there until something came of it.
         while self.net.bytes_from(host(1)) == 0 {
             tokio::task::yield_now().await;
@@ -72,7 +72,7 @@ async fn what_a_liar_alone_sends_is_never_taken() {
         }),
     );
     let fetcher = pair.start(options());
-    fetcher.want(&space(), hash, 400_000, Urgency::Soon);
+    fetcher.want(&place(), hash, 400_000, Urgency::Soon);
     while fetcher.counters().bad == 0 {
         tokio::task::yield_now().await;
     }
@@ -133,7 +133,7 @@ async fn half_from_a_peer_that_dies_and_the_rest_from_another() {
     let mut options = options();
     options.idle = Duration::from_millis(200);
     let fetcher = pair.start(options);
-    fetcher.want(&space(), hash, bytes.len() as u64, Urgency::Soon);
+    fetcher.want(&place(), hash, bytes.len() as u64, Urgency::Soon);
     while !is_dead.load(Ordering::SeqCst) {
         tokio::task::yield_now().await;
     }
@@ -154,9 +154,9 @@ async fn a_wrong_size_does_not_keep_the_right_one_from_coming() {
     pair.net.set(host(1), honest(pair.source.server()));
     let fetcher = pair.start(options());
     for size in [99_999, 100_001, 1 << 40, u64::MAX] {
-        fetcher.want(&space(), hash, size, Urgency::Now);
+        fetcher.want(&place(), hash, size, Urgency::Now);
     }
-    fetcher.want(&space(), hash, 100_000, Urgency::Soon);
+    fetcher.want(&place(), hash, 100_000, Urgency::Soon);
     assert!(fetcher.wait(&hash, LONG).await);
     assert!(is_whole(pair.target.dir.path(), &bytes));
     assert_eq!(fetcher.counters().bad, 0, "an honest peer is not blamed for a wrong size");
@@ -171,7 +171,7 @@ async fn after_a_restart_it_goes_on_where_it_was() {
     let stall = |before, piece| if before > 2_500_000 { None } else { Some(piece) };
     pair.net.set(host(1), tampered(pair.source.server(), stall));
     let fetcher = pair.start(options());
-    fetcher.want(&space(), hash, bytes.len() as u64, Urgency::Soon);
+    fetcher.want(&place(), hash, bytes.len() as u64, Urgency::Soon);
     while pair.net.bytes_from(host(1)) < 4_500_000 {
         tokio::task::yield_now().await;
     }
@@ -181,7 +181,7 @@ async fn after_a_restart_it_goes_on_where_it_was() {
     pair.net.set(host(2), honest(pair.source.server()));
     let blobs = Blobs::open(pair.target.dir.path()).expect("opened again");
     let fetcher = Fetcher::start(blobs, pair.net.clone(), options()).expect("started again");
-    fetcher.want(&space(), hash, bytes.len() as u64, Urgency::Soon);
+    fetcher.want(&place(), hash, bytes.len() as u64, Urgency::Soon);
     assert!(fetcher.wait(&hash, LONG).await);
     assert!(is_whole(pair.target.dir.path(), &bytes));
     let again = pair.net.bytes_from(host(2));
@@ -198,7 +198,7 @@ async fn what_was_kept_and_rotted_meanwhile_is_fetched_anew() {
     let stall = |before, piece| if before > 1_500_000 { None } else { Some(piece) };
     pair.net.set(host(1), tampered(pair.source.server(), stall));
     let fetcher = pair.start(options());
-    fetcher.want(&space(), hash, bytes.len() as u64, Urgency::Soon);
+    fetcher.want(&place(), hash, bytes.len() as u64, Urgency::Soon);
     while pair.net.bytes_from(host(1)) < 2_500_000 {
         tokio::task::yield_now().await;
     }
@@ -211,7 +211,7 @@ async fn what_was_kept_and_rotted_meanwhile_is_fetched_anew() {
     std::fs::write(&path, rotten).expect("written");
     pair.net.set(host(1), honest(pair.source.server()));
     let fetcher = pair.start(options());
-    fetcher.want(&space(), hash, bytes.len() as u64, Urgency::Soon);
+    fetcher.want(&place(), hash, bytes.len() as u64, Urgency::Soon);
     assert!(fetcher.wait(&hash, LONG).await);
     assert!(is_whole(pair.target.dir.path(), &bytes));
     fetcher.stop().await;
@@ -227,7 +227,7 @@ async fn what_nobody_wants_any_more_leaves_nothing() {
     for is_open in [true, false] {
         let fetcher = pair.start(options());
         let before = pair.net.bytes_from(host(1));
-        fetcher.want(&space(), hash, bytes.len() as u64, Urgency::Soon);
+        fetcher.want(&place(), hash, bytes.len() as u64, Urgency::Soon);
         while pair.net.bytes_from(host(1)) < before + 2_500_000 {
             tokio::task::yield_now().await;
         }
@@ -323,7 +323,7 @@ async fn a_full_disk_only_puts_it_off() {
     let bytes = content(1, 2 * MIB);
     let hash = source.put(&bytes).await;
     let fetcher = Fetcher::start(blobs, net.clone(), options()).expect("started");
-    fetcher.want(&space(), hash, bytes.len() as u64, Urgency::Soon);
+    fetcher.want(&place(), hash, bytes.len() as u64, Urgency::Soon);
     while net.bytes_from(host(1)) < 3 * MIB as u64 {
         tokio::task::yield_now().await;
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 fn request(hash: BlobHash, size: u64, from: u64, to: u64) -> Request {
-    Request { space: space(), hash, size, from, to, shown: Vec::new() }
+    Request { space: space(), epoch: EpochId::of(b"epoch"), hash, size, from, to, shown: Vec::new() }
 }
 
 fn serve(server: &Server, peer: HostKey) -> DuplexStream {

@@ -148,6 +148,7 @@ fn a_value_that_is_not_at_hand_is_wanted_while_it_wins() {
     let mut both = vec![first, won];
     both.sort_unstable();
     assert_eq!(wanted(&here), both, "what had lost is not");
+    assert!(!here.index.index().needs_file(&BlobHash::of(b"lost")).expect("the index reads"));
     let all = here.wanted(None);
     assert_eq!(here.wanted(Some(&all[0].name)), all[1..], "it goes on behind one");
     assert_eq!((all[0].size + all[1].size, &all[0].space), (8, &owner.space));
