@@ -73,7 +73,7 @@ fn a_value_whose_bytes_nobody_gives_is_said_to_be_on_its_way() {
     cluster.hosts[2].stop();
     cluster.session.put(&cluster.hosts[0], "large", "what was before").expect(200);
     let written = cluster.session.put(&cluster.hosts[0], "large", value.clone()).expect(200);
-    cluster.get_after(1, "large", &epoch(&written)).expect(200);
+    eventually("it is there", || cluster.get_after(1, "large", &epoch(&written)).status == 200);
     // The two that have it do not find it for a while.
     let files: Vec<_> = cluster.hosts[..2].iter().map(|host| file_of(host, &value)).collect();
     let aside = |file: &PathBuf| file.with_extension("aside");

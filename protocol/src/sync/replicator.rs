@@ -340,6 +340,11 @@ impl Replicator {
         self.known.tell(now, space, peer, heads);
     }
 
+    /// A peer has pushed these: it has them, whether they could be taken at once or wait.
+    pub fn handle_brought(&mut self, now: Millis, peer: &HostKey, space: &SpaceId, epochs: &[Sent]) {
+        self.known.pushed(now, space, peer, epochs);
+    }
+
     /// A push of this peer was taken: what it pushes comes through.
     pub fn handle_heard(&mut self, peer: &HostKey) {
         if let Some(peer) = self.peers.get_mut(peer) {
