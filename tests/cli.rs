@@ -366,6 +366,7 @@ fn an_option_that_cannot_be_used_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = Command::new(env!("CARGO_BIN_EXE_kvspace"));
     command.args(["serve", "--operator", "127.0.0.1:0", "--http", &taken, "--data-dir"]).arg(folder.path());
+    command.env("KVSPACE_NETWORK__LISTEN", "");
     let (status, _, error) = run(&mut command, b"");
     assert_eq!(status.code(), Some(1));
     assert!(error.contains(&taken), "{error}");

@@ -2,12 +2,15 @@
 //! and bad.
 
 pub(crate) mod cli;
+pub(crate) mod cluster;
 pub(crate) mod disk;
 pub(crate) mod http;
+pub(crate) mod peer;
 pub(crate) mod process;
 pub(crate) mod tokens;
 
 pub(crate) use self::{
+    cluster::{Cluster, Place},
     http::{Connection, Request, Response, get, post},
     process::{Node, Setup},
     tokens::{Owner, Session, Statement},

@@ -239,6 +239,11 @@ impl Network {
         self.shared.lock().sessions.contains_key(peer)
     }
 
+    /// Whether the configuration names this peer.
+    pub(crate) fn is_configured(&self, peer: &HostKey) -> bool {
+        self.peers().iter().any(|info| info.peer == *peer && info.is_configured)
+    }
+
     /// Closes the connection to a peer and dials it again at once.
     pub(crate) fn renew(&self, peer: HostKey) {
         self.order(|state| {

@@ -38,6 +38,8 @@ use crate::{
 const ANSWERS_MAX: usize = 64;
 /// Commits that wait to be passed on; further ones are left to comparing.
 const COMMITS_MAX: usize = 1024;
+/// Spaces without another host of which a peer is told when it is connected.
+const INTRODUCED_MAX: usize = 64;
 /// How often the hosts of the spaces here are told to the network, which dials those it knows an address of.
 const WANTED_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -209,6 +211,10 @@ impl Replication {
                 Event::Connected(peer) => {
                     tracing::info!(peer = %peer.did(), "a peer is connected");
                     self.tell(&node, |replicator, now| replicator.handle_connected(now, peer));
+                    if self.shared.network.is_configured(&peer) {
+                        let alone = node.spaces_alone().into_iter().take(INTRODUCED_MAX);
+                        alone.for_each(|space| self.introduce(&node, &space, &[peer]));
+                    }
                     self.shared.fetcher.handle_peer(&peer);
                 }
                 Event::Disconnected(peer) => {

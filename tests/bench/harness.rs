@@ -117,12 +117,23 @@ impl Connection {
     }
 
     async fn fill(&mut self) -> Result<()> {
+        if self.end == self.buffer.len() {
+            self.buffer.resize(self.end * 2, 0);
+        }
         let read = self.stream.read(&mut self.buffer[self.end..]).await?;
         if read == 0 {
             return Err("the node closed the connection".into());
         }
         self.end += read;
         Ok(())
+    }
+
+    /// A header of the last answer.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        let text = self.text();
+        let mut headers = text.split("\r\n\r\n").next()?.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = headers.find(|(found, _)| found.eq_ignore_ascii_case(name))?;
+        Some(value.trim().to_owned())
     }
 
     pub(crate) fn text(&self) -> String {
@@ -153,10 +164,19 @@ impl Owner {
 
     /// The request that makes the space.
     pub(crate) fn host_delegation(&self, node: &Node) -> Vec<u8> {
+        self.host_delegation_to(&node.did)
+    }
+
+    /// The request that makes this one a host of the space.
+    pub(crate) fn host_delegation_to(&self, host: &Did) -> Vec<u8> {
         let mut claims = Claims::until(TOKENS_UNTIL);
-        claims.audience = Some(node.did.clone());
+        claims.audience = Some(host.clone());
         claims.capabilities.insert(format!("{}/space", self.space), vec!["tinycloud.space/host".into()]);
         request("/delegate", &ucan(&claims, &self.key).expect("claims make a token"), "", b"")
+    }
+
+    pub(crate) fn space(&self) -> &SpaceId {
+        &self.space
     }
 
     pub(crate) async fn create_space(&self, node: &Node) -> Result<()> {
@@ -197,6 +217,8 @@ pub(crate) struct Node {
     pub(crate) address: String,
     operator: String,
     pub(crate) did: Did,
+    /// Where peers find it.
+    pub(crate) p2p: Vec<String>,
 }
 
 impl Node {
@@ -205,6 +227,8 @@ impl Node {
         let mut process = Command::new(env!("CARGO_BIN_EXE_kvspace"))
             .args(["serve", "--json", "--http", "127.0.0.1:0", "--operator", "127.0.0.1:0", "--data-dir"])
             .arg(dir)
+            .env("KVSPACE_NETWORK__LISTEN", "")
+            .env("KVSPACE_DISCOVERY__MDNS", "false")
             .envs(options.iter().copied())
             .env("KVSPACE_TOKENS__LIFETIME_MAX_S", "10000000000")
             .stdout(Stdio::piped())
@@ -214,7 +238,8 @@ impl Node {
         let ready: BTreeMap<String, serde_json::Value> = serde_json::from_str(&line)?;
         let text = |name: &str| ready.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
         let host = |name: &str| text(name).trim_start_matches("http://").trim_end_matches('/').to_owned();
-        Ok(Self { process, address: host("http"), operator: host("operator"), did: text("did").parse()? })
+        let p2p = ready.get("p2p").cloned().map(serde_json::from_value).transpose()?.unwrap_or_default();
+        Ok(Self { process, address: host("http"), operator: host("operator"), did: text("did").parse()?, p2p })
     }
 
     /// User and system time of the node so far.
@@ -244,11 +269,22 @@ impl Node {
 
     /// What `GET /status` of the operator says.
     pub(crate) async fn status(&self) -> Result<serde_json::Value> {
+        Ok(serde_json::from_str(&self.operate("GET /status").await?)?)
+    }
+
+    /// What the operator is answered.
+    pub(crate) async fn operate(&self, what: &str) -> Result<String> {
         let mut connection = Connection::open(&self.operator).await?;
-        connection.ask(b"GET /status HTTP/1.1\r\nhost: n\r\n\r\n").await?;
-        let text = connection.text();
-        let body = text.split_once("\r\n\r\n").ok_or("no body")?.1;
-        Ok(serde_json::from_str(body)?)
+        let request = format!("{what} HTTP/1.1\r\nhost: n\r\ncontent-length: 0\r\n\r\n");
+        connection.ask(request.as_bytes()).await?;
+        Ok(connection.text().split_once("\r\n\r\n").ok_or("no body")?.1.to_owned())
+    }
+
+    /// A figure of `/metrics`, the sum over all labels.
+    pub(crate) async fn metric(&self, name: &str) -> Result<f64> {
+        let text = self.operate("GET /metrics").await?;
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 }
 

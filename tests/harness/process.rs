@@ -43,6 +43,12 @@ impl Setup {
         self
     }
 
+    /// A variable of the environment as it is.
+    pub(crate) fn variable(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.push((name.to_owned(), value.to_string()));
+        self
+    }
+
     /// The node's own key.
     pub(crate) fn key(self, key: [u8; 32]) -> Self {
         Self { key: Some(key), ..self }
@@ -124,8 +130,9 @@ impl Node {
             .args(["serve", "--json", "--http", "127.0.0.1:0", "--operator", "127.0.0.1:0", "--data-dir"])
             .arg(self.data_dir())
             .env("KVSPACE_STORAGE__SEGMENT_BYTES", SEGMENT_BYTES)
-            // Alone, unless the setup says where to listen.
+            // A node alone has no use for a network.
             .env("KVSPACE_NETWORK__LISTEN", "")
+            .env("KVSPACE_DISCOVERY__MDNS", "false")
             .envs(self.failpoint.iter().map(|failpoint| ("KVSPACE_FAILPOINT", failpoint)))
             .envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         command
@@ -144,6 +151,16 @@ impl Node {
         let mut process = self.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the node starts");
         self.failpoint = None;
         ended_within(&mut process, DEADLINE)
+    }
+
+    /// A variable of the environment for the processes to come.
+    pub(crate) fn set_variable(&mut self, name: &str, value: impl ToString) {
+        self.setup.environment.push((name.to_owned(), value.to_string()));
+    }
+
+    /// Whether its process is there.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
     }
 
     /// Asks it to end (SIGTERM).
@@ -236,9 +253,14 @@ impl Node {
         self.connect().ask(request)
     }
 
+    /// Asks as its operator.
+    pub(crate) fn operate(&self, request: &Request) -> Response {
+        Connection::open(&authority(&self.operator_url())).ask(request)
+    }
+
     /// What its operator sees, apart from which spaces are awake.
     pub(crate) fn status(&self) -> Value {
-        let answer = Connection::open(&authority(&self.operator_url())).ask(&get("/status"));
+        let answer = self.operate(&get("/status"));
         let mut status: Value = serde_json::from_slice(&answer.body).expect("the status is JSON");
         for space in status["spaces"].as_array_mut().expect("spaces") {
             space["active"].take();

@@ -186,6 +186,15 @@ impl Owner {
         }
     }
 
+    /// The end of a delegation, which keeps what these epochs have seen.
+    pub(crate) fn revocation_after(&self, space: &SpaceId, target: &Token, seen: &[String]) -> Token {
+        let Self::Wallet(wallet) = self else { panic!("only wallets do so here") };
+        let mut statement = Statement::new([]);
+        statement.audience = Some(format!("ucan:{}", target.address()));
+        statement.after = seen.iter().map(|epoch| format!("{space}/after/{epoch}")).collect();
+        statement.sign_in(wallet)
+    }
+
     /// Makes the node host a space, and opens a session that may do everything with its values.
     pub(crate) fn open(&self, node: &Node, name: &str) -> Session {
         let space = self.space(name);

@@ -56,6 +56,26 @@ impl Node {
         self.inner.storage.index.is_named_host(space, peer).unwrap_or(false)
     }
 
+    /// The spaces in memory.
+    pub(crate) fn spaces_in_memory(&self) -> Vec<Arc<Hosted>> {
+        self.inner.spaces.in_memory()
+    }
+
+    /// Those of them of which no other host is known.
+    pub(crate) fn spaces_alone(&self) -> Vec<SpaceId> {
+        let mut spaces = self.inner.spaces.in_memory();
+        spaces.retain(|hosted| *self.did() != *hosted.id.owner() && self.other_hosts(hosted).is_empty());
+        spaces.into_iter().map(|hosted| hosted.id.clone()).collect()
+    }
+
+    /// The live hosts of a space, without this one. The owner's own key is one only if a node has it.
+    pub(crate) fn other_hosts(&self, hosted: &Hosted) -> BTreeSet<HostKey> {
+        let (mut hosts, dag) = (hosted.access().hosts(clock::now()), hosted.dag());
+        let is_node = |host: &HostKey| dag.branches().iter().any(|branch| branch.host == *host);
+        hosts.retain(|host| *host != self.inner.host && (host.did() != *hosted.id.owner() || is_node(host)));
+        hosts
+    }
+
     /// The live hosts of the spaces in memory, without this one.
     pub(crate) fn hosts_of_active_spaces(&self) -> BTreeSet<HostKey> {
         let now = clock::now();

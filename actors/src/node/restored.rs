@@ -41,7 +41,7 @@ impl Node {
             return Ok(());
         }
         let now = clock::now();
-        let is_alone = hosted.access().hosts(now).iter().all(|host| *host == self.inner.host);
+        let is_alone = self.other_hosts(hosted).is_empty();
         if !is_alone && !replication.catch_up(self, hosted).await {
             if now.0 - restored.started.0 < ALONE_AFTER_MS {
                 return Err(NodeError::CatchingUp);

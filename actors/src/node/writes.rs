@@ -240,6 +240,11 @@ impl Node {
                 tracing::debug!(%space, %error, "a parked delegation was not taken in");
             }
         }
+        if let Some(replication) = self.inner.replication.get() {
+            let mut peers = replication.network().connected();
+            peers.retain(|peer| replication.network().is_configured(peer));
+            replication.introduce(self, space, &peers);
+        }
         Ok(())
     }
 

@@ -101,8 +101,11 @@ impl Replication {
         }
         let mut told: BTreeSet<HostKey> = told.into_iter().collect();
         told.insert(*peer);
-        let taken = self.take(node, &hosted, peer, epochs, &told).await.ok_or(Refused::Busy)?;
+        let taken = self.take(node, &hosted, peer, epochs.clone(), &told).await.ok_or(Refused::Busy)?;
         self.tell(node, |replicator, now| {
+            if taken.refused == 0 {
+                replicator.handle_brought(now, peer, &space, &epochs);
+            }
             if taken.missing.is_empty() {
                 replicator.handle_heard(peer);
             } else {

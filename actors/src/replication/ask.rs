@@ -9,7 +9,7 @@ use kvspace_protocol::{
     space::View,
     sync::{
         Ask, Compared, Have, Pull, Pulled, Refused, Request, Response, Verdict,
-        compare::{Comparison, Step},
+        compare::{self, Comparison, Step},
         message::Pushed,
     },
 };
@@ -50,7 +50,10 @@ impl Replication {
     }
 
     async fn try_compare(&self, node: &Node, peer: &HostKey) -> Option<Vec<SpaceId>> {
+        let mut news = self.not_heard(node, peer);
         let items = node.shared_items(*peer).await?;
+        // What was committed between the two may not be among the items.
+        news.retain(|(hosted, heads)| frontier(hosted) == *heads);
         let (mut comparison, mut message) = Comparison::begin(&items);
         loop {
             let Response::Compare(answer) = self.ask(peer, Protocol::Sync, &Request::Compare(message)).await? else {
@@ -58,9 +61,35 @@ impl Replication {
             };
             match comparison.step(&answer).ok()? {
                 Step::Send(next) => message = next,
-                Step::Done(ours) => return Some(ours.iter().filter_map(|item| node.space_of_item(item)).collect()),
+                Step::Done(ours) => {
+                    news.retain(|(hosted, heads)| !ours.contains(&compare::item(&hosted.id, heads)));
+                    self.tell(node, |replicator, now| {
+                        news.drain(..)
+                            .for_each(|(hosted, heads)| replicator.handle_equal(now, peer, &hosted.id, heads));
+                    });
+                    return Some(ours.iter().filter_map(|item| node.space_of_item(item)).collect());
+                }
             }
         }
+    }
+
+    /// The spaces in memory that a peer hosts as well, and of which it was not heard that it has what is here: with the heads
+    /// here.
+    fn not_heard(&self, node: &Node, peer: &HostKey) -> Vec<(Arc<Hosted>, Vec<EpochId>)> {
+        let mut news: Vec<_> = node.spaces_in_memory().into_iter().map(|hosted| (frontier(&hosted), hosted)).collect();
+        self.question(|replicator| {
+            news.retain(|(heads, hosted)| replicator.known(&hosted.id, peer).is_none_or(|known| known.heads != *heads));
+        });
+        news.retain(|(_, hosted)| node.is_named_host(&hosted.id, peer));
+        news.into_iter().map(|(heads, hosted)| (hosted, heads)).collect()
+    }
+
+    /// Shows these peers that this node is a host of a space: one of them may be a host as well, of which this node has not
+    /// heard yet.
+    pub(crate) fn introduce(&self, node: &Node, space: &SpaceId, peers: &[HostKey]) {
+        self.tell(node, |replicator, now| {
+            peers.iter().for_each(|peer| replicator.handle_behind(now, *peer, space.clone()));
+        });
     }
 
     /// One step of a pull: asks, and has the space take in what comes.
@@ -153,6 +182,10 @@ impl Replication {
             Response::Refused(_) | Response::Compare(_) | Response::Epochs { .. } | Response::Proofs(_) => None,
         }
     }
+}
+
+fn frontier(hosted: &Hosted) -> Vec<EpochId> {
+    hosted.dag().frontier().collect()
 }
 
 fn request(hosted: &Hosted, pull: &Pull, shown: Vec<Bytes>) -> Request {

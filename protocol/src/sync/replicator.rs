@@ -306,17 +306,22 @@ impl Replicator {
     /// The end of [`Output::Push`]; `None` when no answer came.
     pub fn handle_pushed(&mut self, now: Millis, call: Call, verdicts: Option<Vec<Verdict>>) {
         let Some(Doing::Push(key, pushed)) = self.calls.remove(&call) else { return };
-        let mut verdicts = verdicts.unwrap_or_default().into_iter();
+        let (mut verdicts, mut unknown) = (verdicts.unwrap_or_default().into_iter(), Vec::new());
         for pushed in pushed {
-            match verdicts.next() {
-                Some(Verdict::Taken) => self.known.pushed(now, &pushed.space, &key, &pushed.epochs),
-                Some(Verdict::Refused(Refused::NotFound | Refused::Busy | Refused::Malformed)) | None => {
-                    self.known.missed(&pushed.space, &key);
-                }
+            let verdict = verdicts.next();
+            if verdict == Some(Verdict::Taken) {
+                self.known.pushed(now, &pushed.space, &key, &pushed.epochs);
+                continue;
+            }
+            self.known.missed(&pushed.space, &key);
+            if verdict == Some(Verdict::Refused(Refused::NotFound)) {
+                unknown.push(pushed.space);
             }
         }
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.pushing = None;
+            // It has not heard that it is a host, or that this one is: in a pull the delegations are shown.
+            unknown.into_iter().for_each(|space| peer.pulls.want(now, space, Cause::Behind));
         }
         self.go_on(now);
     }
@@ -328,6 +333,16 @@ impl Replicator {
             peer.pulls.want(now, space, Cause::Behind);
         }
         self.go_on(now);
+    }
+
+    /// A comparison has found that a peer has these heads of a space, as this host does.
+    pub fn handle_equal(&mut self, now: Millis, peer: &HostKey, space: &SpaceId, heads: Vec<EpochId>) {
+        self.known.tell(now, space, peer, heads);
+    }
+
+    /// A peer has pushed these: it has them, whether they could be taken at once or wait.
+    pub fn handle_brought(&mut self, now: Millis, peer: &HostKey, space: &SpaceId, epochs: &[Sent]) {
+        self.known.pushed(now, space, peer, epochs);
     }
 
     /// A push of this peer was taken: what it pushes comes through.
