@@ -11,7 +11,7 @@ use std::{
 use actix::prelude::*;
 use ed25519_dalek::SigningKey;
 use kvspace_protocol::{
-    id::{HostKey, Incarnation, SpaceId},
+    id::{Incarnation, SpaceId},
     space::Space,
 };
 
@@ -167,7 +167,7 @@ impl Registry {
 
 /// Reads what the index keeps of a space into a core.
 pub(crate) fn open_core(index: &SpaceIndex, key: &SigningKey, incarnation: Incarnation) -> Result<Space, IndexError> {
-    let held = index.held(HostKey(key.verifying_key().to_bytes()))?;
+    let held = index.held()?;
     let opened = Space::reopen(index.id().clone(), key.clone(), incarnation, held, index);
     opened.map_err(|error| IndexError::new(error.to_string()))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kvspace_protocol::{
     authority::Proof,
     dag::{Branch, Place},
-    id::{Address, HostKey},
+    id::Address,
     space::{CheckedEpoch, Held},
 };
 
@@ -13,9 +13,9 @@ use super::{IndexError, SpaceIndex, format, keys::Rest, signed};
 use crate::log::Position;
 
 impl SpaceIndex {
-    /// Reads what is kept for opening the state machine; `own` is this host.
-    pub(crate) fn held(&self, own: HostKey) -> Result<Held, IndexError> {
-        Ok(Held { branches: self.branches()?, delegations: self.delegations()?, revoking: self.revoking(own)? })
+    /// Reads what is kept for opening the state machine.
+    pub(crate) fn held(&self) -> Result<Held, IndexError> {
+        Ok(Held { branches: self.branches()?, delegations: self.delegations()?, revoking: self.revoking()? })
     }
 
     fn branches(&self) -> Result<Vec<Branch>, IndexError> {
@@ -70,7 +70,7 @@ impl SpaceIndex {
         Ok(delegations)
     }
 
-    fn revoking(&self, own: HostKey) -> Result<Vec<CheckedEpoch>, IndexError> {
+    fn revoking(&self) -> Result<Vec<CheckedEpoch>, IndexError> {
         let prefix = self.names.all_revoking();
         let mut positions: Vec<Position> = Vec::new();
         for record in self.index.records.scan(&prefix, &prefix) {
@@ -83,7 +83,7 @@ impl SpaceIndex {
         positions.sort_unstable();
         let read = |at: Position| {
             let record = self.index.log.read_epoch(at).map_err(|error| IndexError::new(error.to_string()))?;
-            CheckedEpoch::trusted(signed(record), own).map_err(|error| IndexError::new(error.to_string()))
+            CheckedEpoch::trusted(signed(record)).map_err(|error| IndexError::new(error.to_string()))
         };
         positions.into_iter().map(read).collect()
     }

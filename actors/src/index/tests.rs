@@ -286,8 +286,7 @@ impl Host {
     }
 
     fn compare_held(&self) {
-        let own = kvspace_protocol::id::HostKey(self.party.key.verifying_key().to_bytes());
-        let held = self.index.held(own).expect("the index reads");
+        let held = self.index.held().expect("the index reads");
         assert_eq!(held.branches, self.twin.branches());
         let delegations: BTreeMap<_, BTreeSet<Place>> = held
             .delegations

@@ -40,7 +40,7 @@ impl Node {
         for dead in dead {
             operations.push(explain_dead(&hosted, dead)?);
         }
-        operations.sort_by(|a, b| b.version.cmp(&a.version));
+        operations.sort_by_key(|operation| std::cmp::Reverse(operation.version));
         let WaitingRoom { waiting, missing, forks } = room;
         Ok(Explanation {
             operations,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ed25519_dalek::SigningKey;
 use kvspace_protocol::{
-    id::{BlobHash, EpochId, HostKey, Incarnation, Millis, SpaceId},
+    id::{BlobHash, EpochId, Incarnation, Millis, SpaceId},
     space::{CheckedEpoch, Space},
 };
 
@@ -25,7 +25,6 @@ const PASSED_OVER_MAX: usize = 1_000;
 pub(crate) struct Recovery {
     records: Records,
     key: SigningKey,
-    host: HostKey,
     incarnation: Incarnation,
     index: Option<Index>,
     /// The spaces at work.
@@ -42,9 +41,8 @@ pub(crate) struct Recovery {
 
 impl Recovery {
     pub(crate) fn new(records: Records, key: SigningKey, incarnation: Incarnation, cores_max: usize) -> Self {
-        let host = HostKey(key.verifying_key().to_bytes());
         let (index, cores, told, passed_over) = (None, BTreeMap::new(), clock::now(), Vec::new());
-        Self { records, key, host, incarnation, index, cores, cores_max, told, commits: 0, damaged: 0, passed_over }
+        Self { records, key, incarnation, index, cores, cores_max, told, commits: 0, damaged: 0, passed_over }
     }
 
     pub(crate) fn take(&mut self, log: &LogReader, replayed: Replayed) -> Result<(), IndexError> {
@@ -66,7 +64,7 @@ impl Recovery {
         let mut positions: BTreeMap<EpochId, Position> = BTreeMap::new();
         let Some(space) = commit.epochs.first().map(|(record, _)| record.space.clone()) else { return Ok(()) };
         for (record, at) in commit.epochs {
-            match CheckedEpoch::trusted(signed(record), self.host) {
+            match CheckedEpoch::trusted(signed(record)) {
                 Ok(epoch) => {
                     positions.insert(epoch.epoch().id, at);
                     checked.push(epoch);

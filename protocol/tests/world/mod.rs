@@ -345,7 +345,7 @@ impl Host {
         self.core = Space::new(self.space.clone(), self.key.clone(), incarnation);
         self.view = MemoryView::default();
         for signed in &self.log {
-            let checked = CheckedEpoch::trusted(signed.clone(), self.host_key()).expect("our own log");
+            let checked = CheckedEpoch::trusted(signed.clone()).expect("our own log");
             let replay = self.core.replay(&self.view, [&checked]).expect("the view reads");
             assert!(replay.passed_over.is_empty(), "our own log");
             replay.changes.iter().for_each(|change| self.view.absorb(change));
@@ -364,8 +364,7 @@ impl Host {
 
     /// The core as it is opened without the log's operations, from what the index has kept.
     fn reopened(&self, incarnation: Incarnation) -> Space {
-        let checked =
-            |signed: &SignedEpoch| CheckedEpoch::trusted(signed.clone(), self.host_key()).expect("our own log");
+        let checked = |signed: &SignedEpoch| CheckedEpoch::trusted(signed.clone()).expect("our own log");
         let mut held = Held { branches: self.view.branches().to_vec(), ..Held::default() };
         let at: BTreeMap<Place, &SignedEpoch> = self.log.iter().map(|signed| (self.place(signed), signed)).collect();
         for (address, places) in self.view.delegations() {

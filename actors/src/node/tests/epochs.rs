@@ -193,7 +193,7 @@ async fn after_somebody_else_went_on_with_the_own_chain_the_next_actor_begins_an
     let hosted = world.hosted().await;
     let own_key = SigningKey::from_bytes(&[2; 32]);
     let own = HostKey(own_key.verifying_key().to_bytes());
-    let [branch] = &hosted.index.held(own).expect("readable").branches[..] else { panic!("one chain") };
+    let [branch] = &hosted.index.held().expect("readable").branches[..] else { panic!("one chain") };
     let token = world.sign(None, &format!("{}/kv/k", world.space), "tinycloud.kv/del", 5);
     let delegation = *hosted.access().delegations().next().expect("the host's").0;
     let header = Header {
@@ -217,7 +217,7 @@ async fn after_somebody_else_went_on_with_the_own_chain_the_next_actor_begins_an
         tokio::task::yield_now().await;
     }
     world.put("k", 1).await.expect("written");
-    let branches = hosted.index.held(own).expect("readable").branches;
+    let branches = hosted.index.held().expect("readable").branches;
     assert!(branches.len() == 2 && branches[1].first_n == 0 && branches[1].incarnation != branch.incarnation);
     world.node.stop().await;
 }
