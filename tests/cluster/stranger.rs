@@ -306,11 +306,17 @@ fn a_flood_of_a_stranger_hurts_nobody() {
 
 #[test]
 fn a_stranger_that_stalls_holds_nobody_up() {
-    let (cluster, _) = filled();
+    let mut cluster = Cluster::linked(&[vec![], vec![0]], |_, setup| setup);
+    cluster.hosts[1].stop();
+    let written = cluster.session.put(&cluster.hosts[0], "a", "meanwhile").expect(200);
     let length = u32::try_from(MESSAGE_BYTES_MAX).expect("it is small").to_be_bytes();
     let peers: Vec<_> = (0..4).map(|_| Peer::connect(&new_key(), &cluster.places[0].multiaddress())).collect();
     // The largest messages there are, of which nothing follows but their length.
     let stalled: Vec<_> = peers.iter().flat_map(|peer| peer.stall(&SYNC, &length, 16)).collect();
+    assert_eq!((stalled.len(), peers.iter().filter(|peer| peer.is_cut_off()).count()), (64, 0));
+    // A host asks for what it has missed.
+    cluster.hosts[1].start();
+    assert_eq!(cluster.get_after(1, "a", &epoch(&written)).expect(200).text(), "meanwhile");
     lives(&cluster);
     drop(stalled);
 }
