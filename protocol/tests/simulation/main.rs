@@ -32,8 +32,8 @@ pub struct Knobs {
 
 const ALL_ON: Knobs = Knobs { compares: true, repairs: true, liar: true, check_percent: 4 };
 
-/// The seeds of a usual run: about 20 s of one core without optimisation.
-const SEEDS: std::ops::Range<u64> = 0..100;
+/// The seeds of a usual run: about 40 s of one core.
+const SEEDS: std::ops::Range<u64> = 0..250;
 
 fn seeds() -> (std::ops::Range<u64>, Knobs) {
     let thorough = Knobs { check_percent: 100, ..ALL_ON };
