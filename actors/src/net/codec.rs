@@ -16,6 +16,10 @@ use tokio::{
 
 /// Requests of peers that are in memory at once, and likewise answers: seven of the largest.
 pub(super) const BUDGET_BYTES: usize = 64 * 1024 * 1024;
+/// A message up to this size takes no part of the budget: most of what hosts ask is as small, and must come through while
+/// others have announced large messages and let them wait. Streams and connections bound these: 16 KiB for each of 64 streams
+/// of 192 connections at the worst.
+const SMALL_BYTES: usize = 16 * 1024;
 /// How long a message may take once there is room for it: the largest at 3 Mbit/s. Who stalls gives the room back.
 const BODY_DEADLINE: Duration = Duration::from_secs(25);
 
@@ -89,10 +93,13 @@ async fn read<T: AsyncRead + Unpin + Send>(io: &mut T, budget: &Arc<Semaphore>) 
     if size > MESSAGE_BYTES_MAX {
         return Err(too_large());
     }
-    let room = Arc::clone(budget).acquire_many_owned(length).await.map_err(io::Error::other)?;
+    let room = match size {
+        ..=SMALL_BYTES => None,
+        _ => Some(Arc::clone(budget).acquire_many_owned(length).await.map_err(io::Error::other)?),
+    };
     let mut bytes = vec![0; size];
     timeout(BODY_DEADLINE, io.read_exact(&mut bytes)).await??;
-    Ok(Message { bytes: bytes.into(), room: Some(room) })
+    Ok(Message { bytes: bytes.into(), room })
 }
 
 async fn write<T: AsyncWrite + Unpin + Send>(io: &mut T, bytes: &[u8]) -> io::Result<()> {
@@ -135,15 +142,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_holds_its_room_until_it_is_dropped() {
-        let budget = budget(8);
+    async fn a_small_message_comes_through_when_there_is_no_room() {
         let sent = [&5_u32.to_be_bytes()[..], b"hello"].concat();
+        assert_eq!(read(&mut Cursor::new(sent), &budget(0)).await.unwrap().bytes, &b"hello"[..]);
+    }
+
+    #[tokio::test]
+    async fn a_message_holds_its_room_until_it_is_dropped() {
+        let size = SMALL_BYTES + 1;
+        let budget = budget(size + 3);
+        let sent = [&u32::try_from(size).unwrap().to_be_bytes()[..], &vec![7; size]].concat();
         let first = read(&mut Cursor::new(sent.clone()), &budget).await.unwrap();
         let mut io = Cursor::new(sent);
         let mut second = Box::pin(read(&mut io, &budget));
         assert!(futures::poll!(&mut second).is_pending());
         drop(first);
-        assert_eq!(second.await.unwrap().bytes, &b"hello"[..]);
-        assert_eq!(budget.available_permits(), 8);
+        assert_eq!(second.await.unwrap().bytes.len(), size);
+        assert_eq!(budget.available_permits(), size + 3);
     }
 }
