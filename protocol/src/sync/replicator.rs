@@ -385,9 +385,13 @@ impl Replicator {
         for key in keys {
             self.compare(now, key);
             self.push(key);
+            // Also while no further pull may begin: what is due is no reason to wake again.
+            if let Some(peer) = self.peers.get_mut(&key) {
+                peer.pulls.end_rests(now);
+            }
         }
         while self.pulling.len() < self.settings.pulls_max {
-            let Some((key, space, task)) = self.next_pull(now) else { break };
+            let Some((key, space, task)) = self.next_pull() else { break };
             let call = self.call(Doing::Pull(key, space.clone()));
             self.pulling.insert(space.clone());
             self.known.asked(now, &space, &key, &task.ask);
@@ -421,13 +425,13 @@ impl Replicator {
     }
 
     /// The next pull: of the next peer in turn, the space that has waited longest.
-    fn next_pull(&mut self, now: Millis) -> Option<(HostKey, SpaceId, Task)> {
+    fn next_pull(&mut self) -> Option<(HostKey, SpaceId, Task)> {
         let after = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
         let behind = self.peers.range((after, Bound::Unbounded)).map(|(key, _)| *key);
         let keys: Vec<HostKey> = behind.chain(self.peers.keys().copied()).take(self.peers.len()).collect();
         keys.into_iter().find_map(|key| {
             let peer = self.peers.get_mut(&key)?;
-            let (space, task) = peer.pulls.next(now, &self.pulling, self.settings.pulls_per_peer_max)?;
+            let (space, task) = peer.pulls.next(&self.pulling, self.settings.pulls_per_peer_max)?;
             Some((key, space, task))
         })
     }

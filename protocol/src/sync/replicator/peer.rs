@@ -156,16 +156,19 @@ impl Pulls {
         }
     }
 
-    /// Takes the next out of the queue, unless enough are under way.
-    pub(super) fn next(
-        &mut self,
-        now: Millis,
-        pulling: &BTreeSet<SpaceId>,
-        under_way_max: usize,
-    ) -> Option<(SpaceId, Task)> {
+    /// Those that have rested wait for their turn from now on.
+    pub(super) fn end_rests(&mut self, now: Millis) {
         while self.resting.first().is_some_and(|(until, _)| *until <= now) {
             self.ready.extend(self.resting.pop_first().map(|(_, space)| space));
         }
+    }
+
+    /// Takes the next out of the queue, unless enough are under way.
+    pub(super) fn next(
+        &mut self,
+        pulling: &BTreeSet<SpaceId>,
+        under_way_max: usize,
+    ) -> Option<(SpaceId, Task)> {
         if self.under_way >= under_way_max {
             return None;
         }

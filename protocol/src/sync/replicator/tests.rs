@@ -471,3 +471,22 @@ fn a_peer_whose_epochs_are_found_only_by_comparing_is_connected_anew() {
         scene.wait();
     }
 }
+
+#[test]
+fn a_space_that_has_rested_is_no_reason_to_wake_while_no_pull_may_begin() {
+    let mut scene = Scene::new(2);
+    let asked = scene.compare(&[1, 2, 3, 4]);
+    let (first, others) = asked.pulls.split_first().expect("pulls are under way");
+    assert_eq!(others.len(), 2, "as many as there may be");
+    // It rests, and another takes its place.
+    assert_eq!(scene.answer(first.0, Pulled::Later).pulls.len(), 1);
+    for _ in 0..100 {
+        scene.wait();
+        let due: Vec<_> = scene.asked().compares;
+        for (call, _) in due {
+            scene.replicator.handle_compared(scene.now, call, Compared::Differ(vec![]));
+        }
+        let next = scene.replicator.poll_timeout().expect("the next comparison");
+        assert!(next > scene.now, "woken for nothing");
+    }
+}
