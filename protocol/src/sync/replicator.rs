@@ -290,7 +290,7 @@ impl Replicator {
                     Next::Ask => peer.pulls.go_on(space),
                     Next::End { withheld } => {
                         peer.withheld += u64::from(withheld);
-                        peer.pulls.end(now, space);
+                        peer.pulls.end(now, space, interval_ms);
                     }
                 }
                 if is_late && peer.note_late(RENEW_AFTER) {

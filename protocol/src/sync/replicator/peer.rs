@@ -9,12 +9,14 @@ use bytes::Bytes;
 
 use super::{
     Call, PeerState,
-    pull::{Cause, Task},
+    pull::{Cause, Task, Whole},
     random::Random,
 };
 use crate::{
     id::{HostKey, Millis, SpaceId},
-    limits::{EPOCH_BODY_BYTES_MAX, MESSAGE_EPOCHS_MAX, NAMES_MAX, NOT_FOUND_INTERVALS, PULLS_WAITING_MAX, RETRY_MS},
+    limits::{EPOCH_BODY_BYTES_MAX, MESSAGE_EPOCHS_MAX, NAMES_MAX, NOT_FOUND_INTERVALS, PULLS_WAITING_MAX, RETRY_MS,
+        WHOLE_DOUBLINGS_MAX,
+    },
     sync::message::{Pushed, Sent},
 };
 
@@ -110,6 +112,8 @@ pub(super) struct Pulls {
     resting: BTreeSet<(Millis, SpaceId)>,
     under_way: usize,
     rests: BTreeMap<SpaceId, Rest>,
+    /// Spaces of which all was asked for in vain: not again until then.
+    wholes: BTreeMap<SpaceId, Rest>,
 }
 
 struct Want {
@@ -134,7 +138,9 @@ impl Pulls {
         if let Some(want) = self.wants.get_mut(&space) {
             want.again = Some(cause);
         } else if self.wants.len() < PULLS_WAITING_MAX {
-            self.wants.insert(space.clone(), Want { task: Task::new(cause), again: None });
+            let is_resting = self.wholes.get(&space).is_some_and(|rest| rest.until > now);
+            let whole = if is_resting { Whole::NotYet } else { Whole::May };
+            self.wants.insert(space.clone(), Want { task: Task::new(cause, whole), again: None });
             self.enqueue(now, space);
         }
     }
@@ -196,10 +202,20 @@ impl Pulls {
     }
 
     /// The pull has come to its end. One that brought nothing is not begun again at once.
-    pub(super) fn end(&mut self, now: Millis, space: SpaceId) {
+    pub(super) fn end(&mut self, now: Millis, space: SpaceId, interval_ms: i64) {
         self.under_way -= 1;
         self.rests.remove(&space);
         let Some(Want { task, again }) = self.wants.remove(&space) else { return };
+        match task.whole() {
+            Whole::May | Whole::NotYet => {}
+            Whole::Helped => drop(self.wholes.remove(&space)),
+            Whole::InVain if self.wholes.len() < PULLS_WAITING_MAX => {
+                let failures = self.wholes.get(&space).map_or(0, |rest| rest.failures + 1).min(WHOLE_DOUBLINGS_MAX);
+                let until = now.plus(interval_ms.saturating_mul(1 << failures));
+                self.wholes.insert(space.clone(), Rest { until, failures });
+            }
+            Whole::InVain => {}
+        }
         if !task.took() {
             self.rests.insert(space.clone(), Rest { until: now.plus(RETRY_MS), failures: 0 });
         }

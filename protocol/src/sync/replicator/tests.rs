@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     epoch::SignedEpoch,
     id::Did,
-    limits::{NOT_FOUND_INTERVALS, RETRY_MS, TIPS_FIRST, TIPS_MAX, WALK_STEPS_MAX},
+    limits::{NAMES_MAX, NOT_FOUND_INTERVALS, RETRY_MS, TIPS_FIRST, TIPS_MAX, WALK_STEPS_MAX},
 };
 
 const INTERVAL_MS: i64 = 60_000;
@@ -301,6 +301,10 @@ fn a_peer_that_names_heads_it_never_gives_is_left_and_counted() {
     let (mut scene, call) = Scene::pulling();
     let (call, ask) = only(&scene.answer(call, lacks(0, &[5], &[])));
     assert_eq!(ask, Ask::Epochs(vec![id(5)]));
+    let (call, ask) = only(&scene.answer(call, lacks(0, &[5], &[])));
+    assert_eq!(ask, Ask::ByBranches(0, None), "all, then");
+    let (call, ask) = only(&scene.answer(call, lacks(0, &[5], &[])));
+    assert_eq!(ask, Ask::Epochs(vec![id(5)]));
     assert!(scene.answer(call, lacks(0, &[5], &[])).pulls.is_empty());
     let state = scene.replicator.peers().next().expect("a peer");
     assert_eq!((state.withheld, state.behind), (1, 0));
@@ -309,6 +313,49 @@ fn a_peer_that_names_heads_it_never_gives_is_left_and_counted() {
     assert!(scene.asked().pulls.is_empty());
     assert_eq!(scene.wait(), RETRY_MS);
     assert_eq!(scene.asked().pulls.len(), 1);
+}
+
+#[test]
+fn heads_that_nobody_has_and_ancestors_that_are_missing_share_the_names() {
+    let (mut scene, call) = Scene::pulling();
+    let count = |ask: &Ask, from: u64| {
+        let Ask::Epochs(names) = ask else { panic!("{ask:?}") };
+        assert_eq!(names.len(), NAMES_MAX);
+        let of_kind: BTreeSet<EpochId> = (from..from + 1_000).map(id).collect();
+        names.iter().filter(|name| of_kind.contains(name)).count()
+    };
+    let (many, few) = (|from| (from..from + 300).collect::<Vec<u64>>(), |from| (from..from + 3).collect::<Vec<u64>>());
+    let (call, ask) = only(&scene.answer(call, lacks(1, &many(0), &many(1_000))));
+    assert_eq!((count(&ask, 0), count(&ask, 1_000)), (NAMES_MAX / 2, NAMES_MAX / 2));
+    let (call, ask) = only(&scene.answer(call, lacks(1, &many(0), &few(1_000))));
+    assert_eq!((count(&ask, 0), count(&ask, 1_000)), (NAMES_MAX - 3, 3));
+    let (_, ask) = only(&scene.answer(call, lacks(1, &few(0), &many(1_000))));
+    assert_eq!((count(&ask, 0), count(&ask, 1_000)), (3, NAMES_MAX - 3));
+}
+
+#[test]
+fn all_is_asked_for_less_and_less_when_it_brings_nothing() {
+    let (mut scene, call) = Scene::pulling();
+    let (mut calls, mut wholes) = (vec![call], vec![]);
+    while scene.now.0 < 1_000_000 + 200 * INTERVAL_MS {
+        for call in std::mem::take(&mut calls) {
+            for (call, pull) in scene.answer(call, lacks(0, &[5], &[])).pulls {
+                wholes.extend((pull.ask == Ask::ByBranches(0, None)).then_some(scene.now.0));
+                calls.push(call);
+            }
+        }
+        if calls.is_empty() {
+            scene.wait();
+            let asked = scene.asked();
+            for (call, _) in asked.compares {
+                scene.replicator.handle_compared(scene.now, call, Compared::Differ(vec![space(1)]));
+            }
+            calls.extend(asked.pulls.into_iter().chain(scene.asked().pulls).map(|(call, _)| call));
+        }
+    }
+    let waits: Vec<i64> = wholes.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits.iter().all(|wait| *wait >= INTERVAL_MS), "{waits:?}");
+    assert!(wholes.len() > 6 && wholes.len() < 12, "{waits:?}");
 }
 
 #[test]
