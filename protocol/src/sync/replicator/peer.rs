@@ -172,13 +172,13 @@ impl Pulls {
     /// Takes the next out of the queue, unless enough are under way.
     pub(super) fn next(
         &mut self,
-        pulling: &BTreeSet<SpaceId>,
+        pulling: &BTreeMap<SpaceId, (Call, Millis)>,
         under_way_max: usize,
     ) -> Option<(SpaceId, Task)> {
         if self.under_way >= under_way_max {
             return None;
         }
-        let free = self.ready.iter().position(|space| !pulling.contains(space))?;
+        let free = self.ready.iter().position(|space| !pulling.contains_key(space))?;
         let space = self.ready.remove(free)?;
         let want = self.wants.get_mut(&space)?;
         // What was told before this question is answered by it.
@@ -194,11 +194,18 @@ impl Pulls {
         self.wants.get_mut(space).map(|want| &mut want.task)
     }
 
-    /// The pull goes on with its next step.
-    pub(super) fn go_on(&mut self, space: SpaceId) {
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    /// The pull goes on with its next step, after so long.
+    pub(super) fn go_on(&mut self, now: Millis, space: SpaceId, rest_ms: i64) {
         self.under_way -= 1;
         self.rests.remove(&space);
-        self.ready.push_back(space);
+        if rest_ms > 0 {
+            self.rests.insert(space.clone(), Rest { until: now.plus(rest_ms), failures: 0 });
+        }
+        self.enqueue(now, space);
     }
 
     /// The pull has come to its end. One that brought nothing is not begun again at once.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Ask, random::Random};
 use crate::{
     id::EpochId,
-    limits::{IDLE_PAGES_MAX, NAMES_MAX, TIPS_FIRST, TIPS_MAX, WALK_STEPS_MAX},
+    limits::{IDLE_PAGES_MAX, NAMES_MAX, RETRY_MS, TIPS_FIRST, TIPS_MAX, WALK_STEPS_MAX},
     sync::message::Cursor,
 };
 
@@ -111,6 +111,15 @@ impl Task {
             }
             None => Next::End { withheld },
         }
+    }
+
+    /// How long to leave the peer alone before the next step. The time of one that brings nothing is better given to others.
+    pub(super) fn rest_ms(&self, took_ms: i64) -> i64 {
+        let slow_ms = if self.idle > 0 && took_ms > RETRY_MS { took_ms } else { 0 };
+        let is_page = matches!(self.ask, Ask::ByHeads(_) | Ask::ByBranches(..));
+        let is_idle = is_page && self.idle > 0 && self.idle.is_multiple_of(WALK_STEPS_MAX);
+        let idle_ms = if is_idle { RETRY_MS } else { 0 };
+        slow_ms.max(idle_ms)
     }
 
     /// Where the next page begins: behind the last, after a page that brought something.

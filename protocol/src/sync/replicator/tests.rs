@@ -135,6 +135,14 @@ fn page(number: usize, at: u64) -> Pulled {
     Pulled::Answered { heads, unknown, taken: number, held, refused, missing, next: Some(Cursor(at)), tell_branches }
 }
 
+/// A page with nothing but what is held.
+fn held_page(at: u64) -> Pulled {
+    let Pulled::Answered { heads, unknown, taken, refused, missing, next, tell_branches, .. } = page(0, at) else {
+        unreachable!("an answer")
+    };
+    Pulled::Answered { heads, unknown, taken, held: 1, refused, missing, next, tell_branches }
+}
+
 fn lacks(taken: usize, unknown: &[u64], missing: &[u64]) -> Pulled {
     let ids = |numbers: &[u64]| numbers.iter().copied().map(id).collect::<Vec<_>>();
     Pulled::Answered {
@@ -228,6 +236,48 @@ fn pulls_under_way_are_bounded_and_all_peers_and_spaces_have_their_turn() {
     for number in 1..=3 {
         assert!((1..=6).all(|wanted| at(peer(number), space(wanted)).is_some_and(|at| at < 30)), "{order:?}");
     }
+}
+
+#[test]
+fn a_peer_that_answers_slowly_keeps_no_other_from_being_asked() {
+    let mut scene = Scene::new(2);
+    let asked = scene.compare(&[1]);
+    let (slow, pull) = &asked.pulls[0];
+    assert_eq!(scene.wait(), RETRY_MS);
+    let (call, other) = scene.asked().pulls.pop().expect("the other is asked");
+    assert_ne!(other.peer, pull.peer);
+    // Its answers go on, whatever the slow one does.
+    let next = scene.answer(call, page(5, 7));
+    assert_eq!(next.pulls[0].1, Pull { ask: Ask::ByHeads(Some(Cursor(7))), ..other });
+    scene.now = scene.now.plus(28_000);
+    assert!(scene.answer(*slow, held_page(1)).pulls.is_empty(), "it rests");
+    assert!(scene.answer(next.pulls[0].0, page(5, 9)).pulls.iter().all(|(_, next)| next.peer != pull.peer));
+    let from = scene.now;
+    let again = loop {
+        scene.wait();
+        let again = scene.asked().pulls.into_iter().find(|(_, next)| next.peer == pull.peer);
+        if again.is_some() {
+            break scene.now.0 - from.0;
+        }
+    };
+    assert!((28_000..=31_000).contains(&again), "{again}");
+}
+
+#[test]
+fn a_peer_that_brings_only_what_is_held_rests_now_and_then() {
+    let (mut scene, mut call) = Scene::pulling();
+    let mut rests = 0;
+    for at in 0..100 {
+        call = match scene.answer(call, held_page(at)).pulls.pop() {
+            Some((call, _)) => call,
+            None => {
+                assert_eq!(scene.wait(), RETRY_MS);
+                rests += 1;
+                only(&scene.asked()).0
+            }
+        };
+    }
+    assert_eq!(rests, 100 / WALK_STEPS_MAX);
 }
 
 #[test]
