@@ -22,6 +22,7 @@ mod asked;
 mod behaviour;
 mod codec;
 mod dial;
+mod door;
 mod error;
 mod identity;
 mod listen;
@@ -153,13 +154,13 @@ impl Network {
         let key = host_key(&keypair.public().to_peer_id()).expect("the id of an Ed25519 key has the key in it");
         let mut configured = listen::read(&options.peers)?;
         configured.retain(|(_, peer)| *peer != Some(key));
-        let mut swarm = behaviour::swarm(keypair, if options.mdns { Mdns::On } else { Mdns::Off })?;
+        let shared = Arc::new(Shared::new(Dialler::new(configured, rand::random())));
+        let mut swarm = behaviour::swarm(keypair, if options.mdns { Mdns::On } else { Mdns::Off }, &shared)?;
 
         let mut control = swarm.behaviour().streams.new_control();
         let accepting = control.accept(BLOB).expect("this is the only one who accepts these streams");
         let listeners = listen::begin(&mut swarm, &options.listen)?;
 
-        let shared = Arc::new(Shared::new(Dialler::new(configured, rand::random())));
         let (asks, to_ask) = mpsc::channel(COMMANDS_MAX);
         let (events, to_events) = mpsc::channel(EVENTS_MAX);
         let (requests, to_requests) = mpsc::channel(INCOMING_MAX);

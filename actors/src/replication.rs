@@ -6,9 +6,12 @@
 mod answer;
 mod ask;
 mod counters;
+mod places;
 mod proofs;
 mod shown;
 mod take;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use std::{
@@ -34,8 +37,6 @@ use crate::{
     node::Node,
 };
 
-/// Requests of peers answered at one time; further ones are told that this node is busy.
-const ANSWERS_MAX: usize = 64;
 /// Commits that wait to be passed on; further ones are left to comparing.
 const COMMITS_MAX: usize = 1024;
 /// Spaces without another host of which a peer is told when it is connected.
@@ -67,7 +68,9 @@ struct Shared {
     proofs: Proofs,
     counters: Counters,
     /// Places for requests under answer.
-    answers: Arc<Semaphore>,
+    answers: places::Places,
+    /// Whose shown tokens are looked at.
+    showing: places::Turns,
     /// Places for checking signatures: one a core.
     checks: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -97,7 +100,8 @@ impl Replication {
             turned: Notify::new(),
             proofs: Proofs::default(),
             counters: Counters::default(),
-            answers: Arc::new(Semaphore::new(ANSWERS_MAX)),
+            answers: places::Places::default(),
+            showing: places::Turns::default(),
             checks: Arc::new(Semaphore::new(cores)),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),

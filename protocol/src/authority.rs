@@ -8,7 +8,7 @@ mod revocation;
 pub use access::{Access, AccessChange, Allowed, Grants, is_host_delegation, spaces_to_host};
 pub(crate) use chain::identities_beneath;
 pub use chain::{Chain, Purpose, chain, within};
-pub use peers::NamedHost;
+pub use peers::{NamedHost, PUBLIC};
 pub use revocation::{Standing as RevocationStanding, judge as judge_revocation};
 
 use std::sync::Arc;

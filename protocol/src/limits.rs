@@ -87,6 +87,8 @@ pub const TIPS_FIRST: usize = 32;
 pub const WALK_STEPS_MAX: usize = WAITING_EPOCHS_MAX / GET_RUN_EPOCHS;
 /// Pages of one pull that bring nothing into the log, while what they bring is held already: 4 GiB.
 pub const IDLE_PAGES_MAX: usize = 4 * 1024;
+/// All of a space is asked for once an interval of comparing at the most; when it brings nothing, so many times twice as seldom.
+pub const WHOLE_DOUBLINGS_MAX: u32 = 6;
 /// The least delay before something that failed with a peer is tried again; doubled each time.
 pub const RETRY_MS: i64 = 1_000;
 /// A space that a peer does not have or show is asked for at the latest after so many intervals of comparing.

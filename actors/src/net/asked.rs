@@ -3,9 +3,12 @@
 use bytes::Bytes;
 use kvspace_protocol::{id::HostKey, limits::MESSAGE_BYTES_MAX};
 use libp2p::request_response::ResponseChannel;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
-use super::{Protocol, codec::Message};
+use super::{
+    Protocol,
+    codec::{Message, Room},
+};
 
 /// A request of a peer. Dropped without an answer, it is refused.
 #[derive(Debug)]
@@ -18,7 +21,7 @@ pub(crate) struct Asked {
     pub(crate) body: Bytes,
     back: Option<Back>,
     /// The body's share of the memory for requests.
-    _room: Option<OwnedSemaphorePermit>,
+    _room: Option<Room>,
 }
 
 /// The way back: a place in the queue of answers that was kept when the request came, so that answering never waits.

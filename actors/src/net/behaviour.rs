@@ -1,6 +1,6 @@
 //! What the swarm does on each connection, and how it is built.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use libp2p::{
     StreamProtocol, Swarm, SwarmBuilder,
@@ -14,7 +14,12 @@ use libp2p::{
     tcp, yamux,
 };
 
-use super::{NetError, codec::Codec};
+use super::{
+    NetError,
+    codec::Codec,
+    door::{Door, Entering},
+    state::Shared,
+};
 
 /// The version that every node of this kind tells.
 pub(super) const VERSION: &str = "/kvspace/1";
@@ -28,6 +33,8 @@ pub(super) const BLOB: StreamProtocol = StreamProtocol::new("/kvspace/blob/1");
 const PENDING_INCOMING_MAX: u32 = 64;
 /// Connections that others made: the rest is for those that we make.
 const INCOMING_MAX: u32 = 192;
+/// Those of peers that are neither configured nor hosts of the spaces here: half, the other half is kept for who is.
+const STRANGERS_MAX: usize = 96;
 /// Connections to one peer: both sides may have dialled at once.
 const PER_PEER_MAX: u32 = 2;
 /// Connections in all.
@@ -43,7 +50,7 @@ const IDLE: Duration = Duration::from_secs(600);
 
 /// Everything the swarm does.
 ///
-/// The limits and the block list come first, for they alone deny a connection, and others keep what they were told of one
+/// The limits, the block list and the door come first, for they alone deny a connection, and others keep what they were told of one
 /// that is denied later. The search for strangers who host a space (Kademlia, behind a mode of its own), the ways
 /// through NAT (relay, hole punching, reachability) and gossip of public spaces have their place at the end.
 #[derive(NetworkBehaviour)]
@@ -51,6 +58,8 @@ const IDLE: Duration = Duration::from_secs(600);
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
     pub(super) blocked: allow_block_list::Behaviour<BlockedPeers>,
+    /// Before the protocols, which take the accounts of peers from it.
+    door: Door,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
@@ -60,8 +69,8 @@ pub(super) struct Behaviour {
 }
 
 /// The swarm of a node with this key. It does not listen yet.
-pub(super) fn swarm(keypair: Keypair, has_mdns: Mdns) -> Result<Swarm<Behaviour>, NetError> {
-    let behaviour = behaviour(&keypair, has_mdns)?;
+pub(super) fn swarm(keypair: Keypair, has_mdns: Mdns, shared: &Arc<Shared>) -> Result<Swarm<Behaviour>, NetError> {
+    let behaviour = behaviour(&keypair, has_mdns, shared)?;
     let transport = |error: &dyn std::fmt::Display| NetError::Transport(error.to_string());
     let tcp = tcp::Config::default().nodelay(true);
     let multiplexing = || {
@@ -88,7 +97,7 @@ pub(super) enum Mdns {
     Off,
 }
 
-fn behaviour(keypair: &Keypair, has_mdns: Mdns) -> Result<Behaviour, NetError> {
+fn behaviour(keypair: &Keypair, has_mdns: Mdns, shared: &Arc<Shared>) -> Result<Behaviour, NetError> {
     let id = keypair.public().to_peer_id();
     let limits = ConnectionLimits::default()
         .with_max_pending_incoming(Some(PENDING_INCOMING_MAX))
@@ -104,7 +113,8 @@ fn behaviour(keypair: &Keypair, has_mdns: Mdns) -> Result<Behaviour, NetError> {
         .with_agent_version(AGENT.to_owned())
         .with_cache_size(0);
     // The two protocols share a budget of bytes.
-    let codec = Codec::new();
+    let entering = Entering::default();
+    let codec = Codec::new(Arc::clone(&entering));
     let exchange = request_response::Config::default()
         .with_request_timeout(EXCHANGE_DEADLINE)
         .with_max_concurrent_streams(EXCHANGES_MAX);
@@ -114,6 +124,7 @@ fn behaviour(keypair: &Keypair, has_mdns: Mdns) -> Result<Behaviour, NetError> {
     Ok(Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         blocked: allow_block_list::Behaviour::default(),
+        door: Door::new(Arc::clone(shared), entering, STRANGERS_MAX),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),
         mdns: mdns.into(),

@@ -230,6 +230,11 @@ impl Dialler {
         known.next = now;
     }
 
+    /// Whether this peer is configured or wanted.
+    pub(super) fn is_expected(&self, peer: &HostKey) -> bool {
+        self.wanted.contains(peer) || self.peers.get(peer).is_some_and(Known::is_configured)
+    }
+
     /// Whether the operator cut this peer off.
     pub(super) fn is_blocked(&self, peer: &HostKey) -> bool {
         self.peers.get(peer).is_some_and(|known| known.is_blocked)

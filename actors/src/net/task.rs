@@ -152,7 +152,7 @@ impl Task {
         let Answer { protocol, channel, bytes } = answer;
         let message = match self.to_send.clone().try_acquire_many_owned(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
         {
-            Ok(room) => Message { bytes, room: Some(room) },
+            Ok(room) => Message::holding(bytes, vec![room]),
             Err(_) => Message::ours(Bytes::new()),
         };
         let is_refused = message.room.is_none();

@@ -56,6 +56,16 @@ impl Node {
         self.inner.storage.index.is_named_host(space, peer).unwrap_or(false)
     }
 
+    /// Whether this peer may be a host of the space, as far as can be told without opening it.
+    pub(crate) fn may_be_host(&self, space: &SpaceId, peer: &HostKey) -> bool {
+        self.is_named_host(space, peer) || peer.did() == *space.owner()
+    }
+
+    /// Whether any log here names this peer a host.
+    pub(crate) fn is_host_of_some(&self, peer: &HostKey) -> bool {
+        self.inner.storage.index.hosted_by(*peer).next().is_some()
+    }
+
     /// The spaces in memory.
     pub(crate) fn spaces_in_memory(&self) -> Vec<Arc<Hosted>> {
         self.inner.spaces.in_memory()
@@ -170,5 +180,13 @@ impl Node {
                 Vec::new()
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Node {
+    /// The replication, if this node speaks to others.
+    pub(crate) fn replication(&self) -> Option<crate::replication::Replication> {
+        self.inner.replication.get().cloned()
     }
 }

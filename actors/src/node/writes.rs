@@ -190,7 +190,8 @@ impl Node {
         names_node || owned_by_node
     }
 
-    fn admits(&self, owner: &Did) -> bool {
+    /// Whether spaces of this owner are taken.
+    pub(crate) fn admits(&self, owner: &Did) -> bool {
         match &self.inner.options.admit {
             Admit::Any => true,
             Admit::None => false,

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use kvspace_protocol::{
-    authority::{Proof, Proofs as _},
+    authority::{PUBLIC, Proof, Proofs as _, is_host_delegation},
+    capability::Token,
     id::{Address, HostKey, Millis, SpaceId},
     limits::PULL_BYTES,
     space::ViewError,
@@ -12,14 +13,15 @@ use kvspace_protocol::{
 };
 use tokio::sync::mpsc;
 
-use super::Replication;
+use super::{Replication, places::Standing, shown::tokens};
 use crate::{clock, hosted::Hosted, net::Asked, node::Node, serve::SpaceSource};
 
 impl Replication {
     /// Answers every request, a bounded number at a time.
     pub(super) async fn answer_all(self, node: Node, mut requests: mpsc::Receiver<Asked>) {
         while let Some(asked) = requests.recv().await {
-            let Ok(place) = self.shared.answers.clone().try_acquire_owned() else {
+            let standing = if node.is_host_of_some(&asked.peer) { Standing::Host } else { Standing::Stranger };
+            let Some(place) = self.shared.answers.take(asked.peer, standing) else {
                 asked.answer(Response::Refused(Refused::Busy).encode());
                 self.shared.counters.answered("any", "busy");
                 continue;
@@ -41,7 +43,7 @@ impl Replication {
         }
     }
 
-    async fn answer(&self, node: &Node, peer: &HostKey, request: Request) -> Response {
+    pub(super) async fn answer(&self, node: &Node, peer: &HostKey, request: Request) -> Response {
         match request {
             Request::Compare(message) => match node.shared_items(*peer).await.map(|items| items.answer(&message)) {
                 Some(Ok(answer)) => Response::Compare(answer),
@@ -72,7 +74,8 @@ impl Replication {
         }
     }
 
-    /// The space, if this peer may read it.
+    /// The space, if this peer may read it. What costs little is asked first: a stranger opens no space, and has no signature
+    /// checked that could not help.
     pub(super) async fn readable(
         &self,
         node: &Node,
@@ -81,13 +84,21 @@ impl Replication {
         shown: Vec<Bytes>,
     ) -> Result<Arc<Hosted>, Refused> {
         let now = clock::now();
-        let shown = self.read_shown(shown).await;
         let busy = |_| Refused::Busy;
-        let hosted = node.hosted_here(space).await.map_err(busy)?;
-        if let Some(hosted) = hosted.filter(|hosted| is_readable(hosted, peer, &[], now)) {
-            return Ok(hosted);
+        let is_here = node.hosts(space).map_err(busy)?;
+        if is_here && (node.may_be_host(space, peer) || space.name() == PUBLIC) {
+            let hosted = node.hosted_here(space).await.map_err(busy)?.ok_or(Refused::NotFound)?;
+            if is_readable(&hosted, peer, &[], now) {
+                return Ok(hosted);
+            }
         }
-        self.take_shown(node, peer, space, &shown, now).await;
+        let shown = may_help(node, peer, space, &shown, is_here, now).ok_or(Refused::NotFound)?;
+        let shown = {
+            let _turn = self.shared.showing.of(peer).await;
+            let shown = self.read_shown(shown).await;
+            self.take_shown(node, peer, space, &shown, now).await;
+            shown
+        };
         let hosted = node.hosted_here(space).await.map_err(busy)?.ok_or(Refused::NotFound)?;
         if is_readable(&hosted, peer, &shown, now) { Ok(hosted) } else { Err(Refused::NotFound) }
     }
@@ -95,6 +106,9 @@ impl Replication {
     /// Takes in what a host has just committed.
     async fn take_push(&self, node: &Node, peer: &HostKey, pushed: Pushed) -> Result<(), Refused> {
         let Pushed { space, epochs, told } = pushed;
+        if !node.may_be_host(&space, peer) {
+            return Err(Refused::NotFound);
+        }
         let hosted = node.hosted_here(&space).await.map_err(|_| Refused::Busy)?.ok_or(Refused::NotFound)?;
         if !hosted.access().is_host(peer, clock::now()) {
             return Err(Refused::NotFound);
@@ -114,6 +128,30 @@ impl Replication {
         });
         Ok(())
     }
+}
+
+/// The tokens that a peer shows, if one of them could help when it holds: one that makes the peer or this node a host of the
+/// space, or lets the peer read it.
+fn may_help(
+    node: &Node,
+    peer: &HostKey,
+    space: &SpaceId,
+    shown: &[Bytes],
+    is_here: bool,
+    now: Millis,
+) -> Option<Vec<Token>> {
+    let shown = tokens(shown);
+    let did = peer.did();
+    let helps = |token: &Token| {
+        let is_to_host = |host| is_host_delegation(token, space, host);
+        let is_to_peer = token.audience_did() == Some(&did);
+        let names_space = || token.capabilities().iter().any(|held| held.resource.space() == Some(space));
+        let may_come = is_here || node.admits(space.owner());
+        token.in_force(now)
+            && may_come
+            && (is_to_host(node.did()) || (is_here && is_to_peer && names_space()))
+    };
+    shown.iter().any(helps).then_some(shown)
 }
 
 fn is_readable(hosted: &Hosted, peer: &HostKey, shown: &[Proof], now: Millis) -> bool {

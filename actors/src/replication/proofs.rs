@@ -82,7 +82,7 @@ impl Replication {
     async fn ask_for_proof(&self, node: &Node, peer: &HostKey, space: &SpaceId, address: &Address) -> bool {
         let request = Request::Proofs { space: space.clone(), addresses: vec![*address], shown: Vec::new() };
         let Some(Response::Proofs(tokens)) = self.ask(peer, Protocol::Sync, &request).await else { return false };
-        let proofs: Vec<Proof> = self.read_shown(tokens).await;
+        let proofs: Vec<Proof> = self.read_shown(super::shown::tokens(&tokens)).await;
         let delegations: Vec<_> = proofs.into_iter().filter(|proof| proof.role() == Role::Delegation).collect();
         node.borrow_proofs(&delegations);
         delegations.iter().any(|proof| proof.address() == *address)

@@ -31,18 +31,12 @@ impl Replication {
     }
 
     /// The tokens whose signature holds.
-    pub(super) async fn read_shown(&self, shown: Vec<Bytes>) -> Vec<Proof> {
+    pub(super) async fn read_shown(&self, shown: Vec<Token>) -> Vec<Proof> {
         if shown.is_empty() {
             return Vec::new();
         }
         let Ok(_place) = self.shared.checks.clone().acquire_owned().await else { return Vec::new() };
-        let read = |bytes: &Bytes| -> Option<Proof> {
-            if bytes.len() > TOKEN_BYTES_MAX {
-                return None;
-            }
-            Token::from_stored(bytes.clone()).ok()?.verify().ok().map(Arc::new)
-        };
-        let read = move || shown.iter().take(SHOWN_MAX).filter_map(read).collect();
+        let read = || shown.into_iter().filter_map(|token| token.verify().ok().map(Arc::new)).collect();
         tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 
@@ -67,4 +61,10 @@ impl Replication {
             }
         }
     }
+}
+
+/// The tokens that a peer sent; nobody has looked at their signatures yet.
+pub(super) fn tokens(sent: &[Bytes]) -> Vec<Token> {
+    let sent = sent.iter().take(SHOWN_MAX).filter(|bytes| bytes.len() <= TOKEN_BYTES_MAX);
+    sent.filter_map(|bytes| Token::from_stored(bytes.clone()).ok()).collect()
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A space of this name is readable by anybody.
-const PUBLIC: &str = "public";
+pub const PUBLIC: &str = "public";
 const KV: &str = "kv";
 const GET: &str = "tinycloud.kv/get";
 

@@ -15,7 +15,7 @@ use self::{
 use super::message::{Cursor, Pushed, Refused, Sent, Verdict};
 use crate::{
     id::{EpochId, HostKey, Millis, SpaceId},
-    limits::RENEW_AFTER,
+    limits::{RENEW_AFTER, RETRY_MS},
 };
 
 mod known;
@@ -38,8 +38,9 @@ pub struct Replicator {
     /// What is under way.
     calls: BTreeMap<Call, Doing>,
     last_call: u64,
-    /// Spaces that are being pulled: one answer at a time, so that nothing comes twice.
-    pulling: BTreeSet<SpaceId>,
+    /// Spaces that a peer was asked for just now, by when others may be, too: seldom does anything come twice, and nobody
+    /// keeps a space from coming.
+    pulling: BTreeMap<SpaceId, (Call, Millis)>,
     /// Whom was asked last, so that all have their turn.
     turn: Option<HostKey>,
     known: KnownHeads,
@@ -48,7 +49,8 @@ pub struct Replicator {
 
 enum Doing {
     Compare(HostKey),
-    Pull(HostKey, SpaceId),
+    /// With when it began.
+    Pull(HostKey, SpaceId, Millis),
     Push(HostKey, Vec<Pushed>),
 }
 
@@ -209,7 +211,7 @@ impl Replicator {
             peers: BTreeMap::new(),
             calls: BTreeMap::new(),
             last_call: 0,
-            pulling: BTreeSet::new(),
+            pulling: BTreeMap::new(),
             turn: None,
             known: KnownHeads::default(),
             outputs: VecDeque::new(),
@@ -225,12 +227,8 @@ impl Replicator {
     /// A peer is gone; what was under way with it ends without an outcome.
     pub fn handle_disconnected(&mut self, now: Millis, peer: &HostKey) {
         self.peers.remove(peer);
-        let ended = self.calls.extract_if(.., |_, doing| doing.peer() == peer);
-        for (_, doing) in ended {
-            if let Doing::Pull(_, space) = doing {
-                self.pulling.remove(&space);
-            }
-        }
+        self.calls.retain(|_, doing| doing.peer() != peer);
+        self.pulling.retain(|_, (call, _)| self.calls.contains_key(call));
         self.go_on(now);
     }
 
@@ -275,8 +273,8 @@ impl Replicator {
 
     /// The end of [`Output::Pull`].
     pub fn handle_pulled(&mut self, now: Millis, call: Call, outcome: Pulled) {
-        let Some(Doing::Pull(key, space)) = self.calls.remove(&call) else { return };
-        self.pulling.remove(&space);
+        let Some(Doing::Pull(key, space, began)) = self.calls.remove(&call) else { return };
+        self.pulling.retain(|_, (last, _)| *last != call);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let interval_ms = self.settings.compare_interval_ms;
         match outcome {
@@ -287,10 +285,14 @@ impl Replicator {
                 let is_late = taken > 0 && task.cause == Cause::Interval;
                 let answer = pull::Answer { unknown, taken, held, missing, next, tell_branches };
                 match task.step(answer, &mut self.random) {
-                    Next::Ask => peer.pulls.go_on(space),
+                    Next::Ask => {
+                        let took_ms = now.0.saturating_sub(began.0);
+                        let rest_ms = task.rest_ms(took_ms).min(interval_ms);
+                        peer.pulls.go_on(now, space, rest_ms);
+                    }
                     Next::End { withheld } => {
                         peer.withheld += u64::from(withheld);
-                        peer.pulls.end(now, space);
+                        peer.pulls.end(now, space, interval_ms);
                     }
                 }
                 if is_late && peer.note_late(RENEW_AFTER) {
@@ -365,7 +367,8 @@ impl Replicator {
     /// When to call `handle_timeout`.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Millis> {
-        self.peers.values().filter_map(Peer::next_time).min()
+        let free = self.pulling.values().map(|(_, until)| *until);
+        self.peers.values().filter_map(Peer::next_time).chain(free).min()
     }
 
     /// What was last heard of a space at a peer.
@@ -390,10 +393,13 @@ impl Replicator {
                 peer.pulls.end_rests(now);
             }
         }
-        while self.pulling.len() < self.settings.pulls_max {
+        self.pulling.retain(|_, (_, until)| *until > now);
+        let mut under_way: usize = self.peers.values().map(|peer| peer.pulls.under_way()).sum();
+        while under_way < self.settings.pulls_max {
             let Some((key, space, task)) = self.next_pull() else { break };
-            let call = self.call(Doing::Pull(key, space.clone()));
-            self.pulling.insert(space.clone());
+            under_way += 1;
+            let call = self.call(Doing::Pull(key, space.clone(), now));
+            self.pulling.insert(space.clone(), (call, now.plus(RETRY_MS)));
             self.known.asked(now, &space, &key, &task.ask);
             self.turn = Some(key);
             self.outputs.push_back(Output::Pull(call, Pull { peer: key, space, ask: task.ask }));
@@ -447,7 +453,7 @@ impl Replicator {
 impl Doing {
     fn peer(&self) -> &HostKey {
         match self {
-            Self::Compare(peer) | Self::Pull(peer, _) | Self::Push(peer, _) => peer,
+            Self::Compare(peer) | Self::Pull(peer, ..) | Self::Push(peer, _) => peer,
         }
     }
 }

@@ -13,6 +13,7 @@ use libp2p::{
 use super::*;
 
 const SYNC: StreamProtocol = StreamProtocol::new("/kvspace/sync/1");
+const PUSH: StreamProtocol = StreamProtocol::new("/kvspace/push/1");
 
 /// Another implementation, as far as it goes.
 #[derive(NetworkBehaviour)]
@@ -74,6 +75,37 @@ async fn a_length_above_the_cap_ends_the_stream_and_nothing_else() {
     let mut answer = Vec::new();
     soon(stream.read_to_end(&mut answer)).await.unwrap();
     assert_eq!(answer, [0, 0, 0, 1, b'!']);
+}
+
+#[tokio::test]
+async fn streams_that_stall_hold_up_no_other_peer() {
+    let a = start(1, &[]).await;
+    let mut b = start(2, &a.net.addresses()).await;
+    assert_eq!(b.event().await, Event::Connected(a.key));
+    a.net.wanted(BTreeSet::from([b.key]));
+    let mut swarm = swarm(Raw::new);
+    let mut control = swarm.behaviour().streams.new_control();
+    swarm.dial(address(&a)).unwrap();
+    while !matches!(swarm.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
+    tokio::spawn(async move { while swarm.next().await.is_some() {} });
+    let length = u32::try_from(MESSAGE_BYTES_MAX).unwrap().to_be_bytes();
+    let mut stalled = Vec::new();
+    for (number, protocol) in [SYNC, PUSH].into_iter().cycle().take(64).enumerate() {
+        let mut stream = soon(control.open_stream(peer_id(&a.key), protocol)).await.unwrap();
+        stream.write_all(&length).await.unwrap();
+        // Some go beyond the first piece.
+        stream.write_all(&vec![0; if number < 4 { 64 * 1024 + 1 } else { 1 }]).await.unwrap();
+        stream.flush().await.unwrap();
+        stalled.push(stream);
+    }
+    let key = a.key;
+    echo(a.incoming.requests);
+    for size in [5, MESSAGE_BYTES_MAX] {
+        let text = Bytes::from(vec![7; size]);
+        let answer = b.net.ask(&key, Protocol::Sync, text.clone(), Duration::from_secs(20));
+        assert_eq!(answer.await.as_ref(), Ok(&text), "{size}");
+    }
+    drop(stalled);
 }
 
 #[tokio::test]

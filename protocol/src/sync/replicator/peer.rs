@@ -9,12 +9,14 @@ use bytes::Bytes;
 
 use super::{
     Call, PeerState,
-    pull::{Cause, Task},
+    pull::{Cause, Task, Whole},
     random::Random,
 };
 use crate::{
     id::{HostKey, Millis, SpaceId},
-    limits::{EPOCH_BODY_BYTES_MAX, MESSAGE_EPOCHS_MAX, NAMES_MAX, NOT_FOUND_INTERVALS, PULLS_WAITING_MAX, RETRY_MS},
+    limits::{EPOCH_BODY_BYTES_MAX, MESSAGE_EPOCHS_MAX, NAMES_MAX, NOT_FOUND_INTERVALS, PULLS_WAITING_MAX, RETRY_MS,
+        WHOLE_DOUBLINGS_MAX,
+    },
     sync::message::{Pushed, Sent},
 };
 
@@ -110,6 +112,8 @@ pub(super) struct Pulls {
     resting: BTreeSet<(Millis, SpaceId)>,
     under_way: usize,
     rests: BTreeMap<SpaceId, Rest>,
+    /// Spaces of which all was asked for in vain: not again until then.
+    wholes: BTreeMap<SpaceId, Rest>,
 }
 
 struct Want {
@@ -134,7 +138,9 @@ impl Pulls {
         if let Some(want) = self.wants.get_mut(&space) {
             want.again = Some(cause);
         } else if self.wants.len() < PULLS_WAITING_MAX {
-            self.wants.insert(space.clone(), Want { task: Task::new(cause), again: None });
+            let is_resting = self.wholes.get(&space).is_some_and(|rest| rest.until > now);
+            let whole = if is_resting { Whole::NotYet } else { Whole::May };
+            self.wants.insert(space.clone(), Want { task: Task::new(cause, whole), again: None });
             self.enqueue(now, space);
         }
     }
@@ -164,11 +170,15 @@ impl Pulls {
     }
 
     /// Takes the next out of the queue, unless enough are under way.
-    pub(super) fn next(&mut self, pulling: &BTreeSet<SpaceId>, under_way_max: usize) -> Option<(SpaceId, Task)> {
+    pub(super) fn next(
+        &mut self,
+        pulling: &BTreeMap<SpaceId, (Call, Millis)>,
+        under_way_max: usize,
+    ) -> Option<(SpaceId, Task)> {
         if self.under_way >= under_way_max {
             return None;
         }
-        let free = self.ready.iter().position(|space| !pulling.contains(space))?;
+        let free = self.ready.iter().position(|space| !pulling.contains_key(space))?;
         let space = self.ready.remove(free)?;
         let want = self.wants.get_mut(&space)?;
         // What was told before this question is answered by it.
@@ -184,18 +194,35 @@ impl Pulls {
         self.wants.get_mut(space).map(|want| &mut want.task)
     }
 
-    /// The pull goes on with its next step.
-    pub(super) fn go_on(&mut self, space: SpaceId) {
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    /// The pull goes on with its next step, after so long.
+    pub(super) fn go_on(&mut self, now: Millis, space: SpaceId, rest_ms: i64) {
         self.under_way -= 1;
         self.rests.remove(&space);
-        self.ready.push_back(space);
+        if rest_ms > 0 {
+            self.rests.insert(space.clone(), Rest { until: now.plus(rest_ms), failures: 0 });
+        }
+        self.enqueue(now, space);
     }
 
     /// The pull has come to its end. One that brought nothing is not begun again at once.
-    pub(super) fn end(&mut self, now: Millis, space: SpaceId) {
+    pub(super) fn end(&mut self, now: Millis, space: SpaceId, interval_ms: i64) {
         self.under_way -= 1;
         self.rests.remove(&space);
         let Some(Want { task, again }) = self.wants.remove(&space) else { return };
+        match task.whole() {
+            Whole::May | Whole::NotYet => {}
+            Whole::Helped => drop(self.wholes.remove(&space)),
+            Whole::InVain if self.wholes.len() < PULLS_WAITING_MAX => {
+                let failures = self.wholes.get(&space).map_or(0, |rest| rest.failures + 1).min(WHOLE_DOUBLINGS_MAX);
+                let until = now.plus(interval_ms.saturating_mul(1 << failures));
+                self.wholes.insert(space.clone(), Rest { until, failures });
+            }
+            Whole::InVain => {}
+        }
         if !task.took() {
             self.rests.insert(space.clone(), Rest { until: now.plus(RETRY_MS), failures: 0 });
         }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     epoch::SignedEpoch,
     id::Did,
-    limits::{NOT_FOUND_INTERVALS, RETRY_MS, TIPS_FIRST, TIPS_MAX, WALK_STEPS_MAX},
+    limits::{NAMES_MAX, NOT_FOUND_INTERVALS, RETRY_MS, TIPS_FIRST, TIPS_MAX, WALK_STEPS_MAX},
 };
 
 const INTERVAL_MS: i64 = 60_000;
@@ -135,6 +135,14 @@ fn page(number: usize, at: u64) -> Pulled {
     Pulled::Answered { heads, unknown, taken: number, held, refused, missing, next: Some(Cursor(at)), tell_branches }
 }
 
+/// A page with nothing but what is held.
+fn held_page(at: u64) -> Pulled {
+    let Pulled::Answered { heads, unknown, taken, refused, missing, next, tell_branches, .. } = page(0, at) else {
+        unreachable!("an answer")
+    };
+    Pulled::Answered { heads, unknown, taken, held: 1, refused, missing, next, tell_branches }
+}
+
 fn lacks(taken: usize, unknown: &[u64], missing: &[u64]) -> Pulled {
     let ids = |numbers: &[u64]| numbers.iter().copied().map(id).collect::<Vec<_>>();
     Pulled::Answered {
@@ -231,6 +239,48 @@ fn pulls_under_way_are_bounded_and_all_peers_and_spaces_have_their_turn() {
 }
 
 #[test]
+fn a_peer_that_answers_slowly_keeps_no_other_from_being_asked() {
+    let mut scene = Scene::new(2);
+    let asked = scene.compare(&[1]);
+    let (slow, pull) = &asked.pulls[0];
+    assert_eq!(scene.wait(), RETRY_MS);
+    let (call, other) = scene.asked().pulls.pop().expect("the other is asked");
+    assert_ne!(other.peer, pull.peer);
+    // Its answers go on, whatever the slow one does.
+    let next = scene.answer(call, page(5, 7));
+    assert_eq!(next.pulls[0].1, Pull { ask: Ask::ByHeads(Some(Cursor(7))), ..other });
+    scene.now = scene.now.plus(28_000);
+    assert!(scene.answer(*slow, held_page(1)).pulls.is_empty(), "it rests");
+    assert!(scene.answer(next.pulls[0].0, page(5, 9)).pulls.iter().all(|(_, next)| next.peer != pull.peer));
+    let from = scene.now;
+    let again = loop {
+        scene.wait();
+        let again = scene.asked().pulls.into_iter().find(|(_, next)| next.peer == pull.peer);
+        if again.is_some() {
+            break scene.now.0 - from.0;
+        }
+    };
+    assert!((28_000..=31_000).contains(&again), "{again}");
+}
+
+#[test]
+fn a_peer_that_brings_only_what_is_held_rests_now_and_then() {
+    let (mut scene, mut call) = Scene::pulling();
+    let mut rests = 0;
+    for at in 0..100 {
+        call = match scene.answer(call, held_page(at)).pulls.pop() {
+            Some((call, _)) => call,
+            None => {
+                assert_eq!(scene.wait(), RETRY_MS);
+                rests += 1;
+                only(&scene.asked()).0
+            }
+        };
+    }
+    assert_eq!(rests, 100 / WALK_STEPS_MAX);
+}
+
+#[test]
 fn after_each_page_the_others_have_their_turn() {
     let mut scene = Scene::new(1);
     let asked = scene.compare(&[1, 2, 3]);
@@ -301,6 +351,10 @@ fn a_peer_that_names_heads_it_never_gives_is_left_and_counted() {
     let (mut scene, call) = Scene::pulling();
     let (call, ask) = only(&scene.answer(call, lacks(0, &[5], &[])));
     assert_eq!(ask, Ask::Epochs(vec![id(5)]));
+    let (call, ask) = only(&scene.answer(call, lacks(0, &[5], &[])));
+    assert_eq!(ask, Ask::ByBranches(0, None), "all, then");
+    let (call, ask) = only(&scene.answer(call, lacks(0, &[5], &[])));
+    assert_eq!(ask, Ask::Epochs(vec![id(5)]));
     assert!(scene.answer(call, lacks(0, &[5], &[])).pulls.is_empty());
     let state = scene.replicator.peers().next().expect("a peer");
     assert_eq!((state.withheld, state.behind), (1, 0));
@@ -309,6 +363,49 @@ fn a_peer_that_names_heads_it_never_gives_is_left_and_counted() {
     assert!(scene.asked().pulls.is_empty());
     assert_eq!(scene.wait(), RETRY_MS);
     assert_eq!(scene.asked().pulls.len(), 1);
+}
+
+#[test]
+fn heads_that_nobody_has_and_ancestors_that_are_missing_share_the_names() {
+    let (mut scene, call) = Scene::pulling();
+    let count = |ask: &Ask, from: u64| {
+        let Ask::Epochs(names) = ask else { panic!("{ask:?}") };
+        assert_eq!(names.len(), NAMES_MAX);
+        let of_kind: BTreeSet<EpochId> = (from..from + 1_000).map(id).collect();
+        names.iter().filter(|name| of_kind.contains(name)).count()
+    };
+    let (many, few) = (|from| (from..from + 300).collect::<Vec<u64>>(), |from| (from..from + 3).collect::<Vec<u64>>());
+    let (call, ask) = only(&scene.answer(call, lacks(1, &many(0), &many(1_000))));
+    assert_eq!((count(&ask, 0), count(&ask, 1_000)), (NAMES_MAX / 2, NAMES_MAX / 2));
+    let (call, ask) = only(&scene.answer(call, lacks(1, &many(0), &few(1_000))));
+    assert_eq!((count(&ask, 0), count(&ask, 1_000)), (NAMES_MAX - 3, 3));
+    let (_, ask) = only(&scene.answer(call, lacks(1, &few(0), &many(1_000))));
+    assert_eq!((count(&ask, 0), count(&ask, 1_000)), (3, NAMES_MAX - 3));
+}
+
+#[test]
+fn all_is_asked_for_less_and_less_when_it_brings_nothing() {
+    let (mut scene, call) = Scene::pulling();
+    let (mut calls, mut wholes) = (vec![call], vec![]);
+    while scene.now.0 < 1_000_000 + 200 * INTERVAL_MS {
+        for call in std::mem::take(&mut calls) {
+            for (call, pull) in scene.answer(call, lacks(0, &[5], &[])).pulls {
+                wholes.extend((pull.ask == Ask::ByBranches(0, None)).then_some(scene.now.0));
+                calls.push(call);
+            }
+        }
+        if calls.is_empty() {
+            scene.wait();
+            let asked = scene.asked();
+            for (call, _) in asked.compares {
+                scene.replicator.handle_compared(scene.now, call, Compared::Differ(vec![space(1)]));
+            }
+            calls.extend(asked.pulls.into_iter().chain(scene.asked().pulls).map(|(call, _)| call));
+        }
+    }
+    let waits: Vec<i64> = wholes.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits.iter().all(|wait| *wait >= INTERVAL_MS), "{waits:?}");
+    assert!(wholes.len() > 6 && wholes.len() < 12, "{waits:?}");
 }
 
 #[test]

@@ -1,0 +1,166 @@
+//! What a node does for peers, and what not.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use kvspace_protocol::{
+    authority::Proof,
+    capability::build::{Claims, ucan},
+    id::{Did, HostKey, Millis, SpaceId},
+    sync::{Have, Refused, Request, Response, Verdict, message::Pushed},
+};
+
+use super::Replication;
+use crate::{
+    clock,
+    node::{Admit, NetworkOptions, Node, Options},
+};
+
+/// A failure instead of a hang.
+const LONG: Duration = Duration::from_secs(20);
+const STRANGER: u8 = 99;
+
+fn options(dir: &Path, key: u8) -> Options {
+    let network = NetworkOptions {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
+        peers: Vec::new(),
+        mdns: false,
+        compare_interval: Duration::from_secs(30),
+    };
+    Options {
+        data_dir: dir.to_owned(),
+        key: [key; 32],
+        admit: Admit::Any,
+        body_bytes_max: 1 << 20,
+        permit_wait: Duration::from_secs(5),
+        active_spaces_max: 10,
+        segment_bytes: 4 << 20,
+        index_cache_bytes: 8 << 20,
+        reserve_free_bytes: 1 << 20,
+        retention: Duration::from_secs(3600),
+        collect_interval: Duration::from_secs(3600),
+        network: Some(network),
+        pending_wait: Duration::from_secs(5),
+    }
+}
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+fn host(seed: u8) -> HostKey {
+    HostKey(key(seed).verifying_key().to_bytes())
+}
+
+fn space(owner: u8, name: &str) -> SpaceId {
+    SpaceId::new(&host(owner).did(), name).expect("a space id")
+}
+
+/// A token of this signer.
+fn sign(signer: u8, audience: &Did, capabilities: &[(String, &str)], proofs: &[&Proof]) -> Proof {
+    let mut claims = Claims::until(Millis(4_000_000_000_000));
+    claims.audience = Some(audience.clone());
+    claims.proofs = proofs.iter().map(|proof| proof.address()).collect();
+    for (resource, ability) in capabilities {
+        claims.capabilities.insert(resource.clone(), vec![(*ability).to_owned()]);
+    }
+    Arc::new(ucan(&claims, &key(signer)).expect("a token").verify().expect("signed just now"))
+}
+
+/// That somebody is a host of these spaces of the owner.
+fn to_host(owner: u8, audience: &Did, spaces: &[SpaceId]) -> Proof {
+    let capabilities: Vec<_> =
+        spaces.iter().map(|space| (format!("{space}/space"), "tinycloud.space/host")).collect();
+    sign(owner, audience, &capabilities, &[])
+}
+
+fn bytes(proof: &Proof) -> Bytes {
+    Bytes::copy_from_slice(proof.bytes())
+}
+
+/// A node on a folder of its own, with a space of owner 1.
+struct Home {
+    dir: tempfile::TempDir,
+    node: Node,
+    space: SpaceId,
+}
+
+impl Home {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let node = Node::start(options(dir.path(), 2)).await.expect("starts");
+        let space = space(1, "default");
+        let token = to_host(1, node.did(), std::slice::from_ref(&space));
+        node.delegate(token, clock::now()).await.expect("the space is made");
+        Self { dir, node, space }
+    }
+
+    /// All spaces are at rest then.
+    async fn restart(&mut self) {
+        self.node.stop().await;
+        let dir = self.dir.path().to_owned();
+        // The data folder is free when the last handle is gone.
+        let empty = tempfile::tempdir().expect("a folder");
+        let other = Node::start(options(empty.path(), 3)).await.expect("starts");
+        drop(std::mem::replace(&mut self.node, other.clone()));
+        let again = tokio::time::timeout(LONG, async {
+            loop {
+                match Node::start(options(&dir, 2)).await {
+                    Ok(node) => return node,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        });
+        self.node = again.await.expect("it starts again");
+        other.stop().await;
+    }
+
+    fn replication(&self) -> Replication {
+        self.node.replication().expect("it has a network")
+    }
+
+    async fn answer(&self, peer: u8, request: Request) -> Response {
+        let (replication, peer) = (self.replication(), host(peer));
+        let answered = tokio::time::timeout(LONG, replication.answer(&self.node, &peer, request));
+        answered.await.expect("an answer at once")
+    }
+
+    async fn pull(&self, peer: u8, space: &SpaceId, shown: &[Proof]) -> Response {
+        let shown = shown.iter().map(bytes).collect();
+        self.answer(peer, Request::Pull { space: space.clone(), have: Have::Heads(Vec::new()), after: None, shown }).await
+    }
+}
+
+const NOT_FOUND: Response = Response::Refused(Refused::NotFound);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signatures_that_could_not_help_a_stranger_are_not_checked() {
+    let home = Home::new().await;
+    let replication = home.replication();
+    let cores = u32::try_from(replication.shared.checks.available_permits()).expect("few");
+    let all = replication.shared.checks.acquire_many(cores).await.expect("open");
+    let (here, elsewhere) = (home.space.clone(), space(4, "default"));
+    let of_others = to_host(1, &host(5).did(), &[here.clone(), elsewhere.clone()]);
+    let of_peer = to_host(1, &host(STRANGER).did(), &[space(1, "third"), elsewhere.clone()]);
+    assert_eq!(home.pull(STRANGER, &elsewhere, &[of_others.clone(), of_peer.clone()]).await, NOT_FOUND);
+    assert_eq!(home.pull(STRANGER, &here, &[of_others, of_peer]).await, NOT_FOUND);
+    drop(all);
+    let of_peer = to_host(1, &host(STRANGER).did(), std::slice::from_ref(&here));
+    assert!(matches!(home.pull(STRANGER, &here, &[of_peer]).await, Response::Epochs { .. }));
+    home.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_space_is_opened_for_a_stranger() {
+    let mut home = Home::new().await;
+    home.restart().await;
+    assert_eq!(home.node.spaces_in_memory().len(), 0);
+    let pushed = Pushed { space: home.space.clone(), epochs: Vec::new(), told: Vec::new() };
+    let refused = Response::Push(vec![Verdict::Refused(Refused::NotFound)]);
+    assert_eq!(home.answer(STRANGER, Request::Push(vec![pushed.clone()])).await, refused);
+    assert_eq!(home.pull(STRANGER, &home.space, &[]).await, NOT_FOUND);
+    assert_eq!(home.node.spaces_in_memory().len(), 0, "nobody who may be a host has asked");
+    assert_eq!(home.answer(1, Request::Push(vec![pushed])).await, Response::Push(vec![Verdict::Taken]));
+    home.node.stop().await;
+}
