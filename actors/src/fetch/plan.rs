@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    ops::{Bound, Range},
+    ops::{self, Range},
 };
 
 use kvspace_protocol::id::{BlobHash, HostKey, Millis, SpaceId};
@@ -16,8 +16,10 @@ use crate::blobs::Groups;
 
 /// Places of one value that are remembered: it is asked for at any of them.
 const PLACES_MAX: usize = 4;
-/// Values that are passed over in one look because whoever has them is at work.
+/// Values that one look passes over though a host of theirs is free. Then they rest, so that the next look sees others.
 const BLOCKED_MAX: usize = 256;
+/// The part of all requests under way that one space may have while others want something: a quarter.
+const SPACE_PART: usize = 4;
 /// Peers of which it is remembered that they sent broken ranges.
 const CULPRITS_MAX: usize = 1024;
 
@@ -145,6 +147,25 @@ struct Blob {
     asked: BTreeMap<HostKey, Millis>,
 }
 
+/// How many requests one space may have under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    /// Its part.
+    Part,
+    /// All: nobody else wants anything that can be had.
+    All,
+}
+
+/// Whether a space can be asked for anything now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Free,
+    /// All its hosts that are connected have as much to do as they may.
+    Full,
+    /// None is connected.
+    None,
+}
+
 /// What can be done for a value now.
 enum Next {
     Ask(Ask),
@@ -249,18 +270,25 @@ impl Plan {
         }
     }
 
-    /// A peer has come: what was put off because of it, or because nobody was there, is tried at once.
-    pub(crate) fn handle_peer(&mut self, peer: &HostKey) {
+    /// A peer that hosts these spaces has come: what was put off because of it, or because nobody was there, is tried at once.
+    pub(crate) fn handle_peer(&mut self, peer: &HostKey, spaces: &BTreeSet<SpaceId>) {
         if let Some(peer) = self.peers.get_mut(peer) {
             peer.busy_until = None;
         }
-        for blob in self.blobs.values_mut() {
-            blob.standings.retain(|(other, _), _| other != peer);
+        let mut woken = Vec::new();
+        for (key, blob) in &mut self.blobs {
+            blob.standings.retain(|(other, at), _| other != peer || !spaces.contains(&at.space));
+            let is_sleeping = matches!(blob.place, Place::Sleeping(_));
+            if is_sleeping && blob.at.iter().any(|at| spaces.contains(&at.space)) {
+                woken.push((*key, blob.urgency));
+            }
         }
-        let sleeping: Vec<BlobKey> = self.sleeping.iter().map(|(_, key)| *key).collect();
-        for key in sleeping {
-            self.wake(key, self.blobs[&key].urgency);
-        }
+        woken.into_iter().for_each(|(key, urgency)| self.wake(key, urgency));
+    }
+
+    /// The spaces in which values are wanted.
+    pub(crate) fn spaces(&self) -> BTreeSet<SpaceId> {
+        self.blobs.values().flat_map(|blob| blob.at.iter().map(|at| at.space.clone())).collect()
     }
 
     /// A request ended after bringing `got`. Says whether the value is complete now: then it is to get its name, and
@@ -336,25 +364,74 @@ impl Plan {
         while let Some((_, key)) = self.sleeping.first().copied().filter(|(until, _)| *until <= now) {
             self.wake(key, self.blobs[&key].urgency);
         }
-        let mut blocked = 0;
-        let mut at = Bound::Unbounded;
-        while self.flights.len() < self.settings.flights_max && blocked < BLOCKED_MAX {
-            let entry = *self.ready.range((at, Bound::Unbounded)).next()?;
-            at = Bound::Excluded(entry);
+        if self.flights.len() >= self.settings.flights_max {
+            return None;
+        }
+        self.look(now, hosts, Share::Part).or_else(|| self.look(now, hosts, Share::All))
+    }
+
+    /// Looks for the first value that something can be asked for, in spaces that have no more than their share under way.
+    fn look(&mut self, now: Millis, hosts: &dyn Fn(&SpaceId) -> Vec<HostKey>, share: Share) -> Option<Ask> {
+        let of_space_max = match share {
+            Share::Part => (self.settings.flights_max / SPACE_PART).max(1),
+            Share::All => self.settings.flights_max,
+        };
+        let mut reached: BTreeMap<SpaceId, Reach> = BTreeMap::new();
+        let mut blocked = Vec::new();
+        let mut at = ops::Bound::Unbounded;
+        while blocked.len() < BLOCKED_MAX {
+            let entry = *self.ready.range((at, ops::Bound::Unbounded)).next()?;
+            at = ops::Bound::Excluded(entry);
             let key = entry.2;
-            match self.next_of(now, key, hosts) {
+            let mut reach = |space: &SpaceId| {
+                let known = reached.get(space).copied();
+                known.unwrap_or_else(|| {
+                    let reach = self.reach(now, space, &hosts(space), of_space_max);
+                    reached.insert(space.clone(), reach);
+                    reach
+                })
+            };
+            let reaches: Vec<Reach> = self.blobs[&key].at.iter().map(|at| reach(&at.space)).collect();
+            if !reaches.contains(&Reach::Free) && reaches.contains(&Reach::Full) {
+                continue;
+            }
+            match self.next_of(now, key, hosts, of_space_max) {
                 Next::Ask(ask) => {
                     self.fly(now, &ask);
                     return Some(ask);
                 }
-                Next::Blocked => blocked += 1,
-                Next::Sleep(until) => {
-                    self.unplace(key);
-                    self.set_place(key, Place::Sleeping(until));
-                }
+                Next::Blocked => blocked.push(key),
+                Next::Sleep(until) => self.rest(key, until),
             }
         }
+        let until = now.plus(self.settings.busy_ms);
+        blocked.retain(|key| self.blobs[key].flights.is_empty());
+        blocked.into_iter().for_each(|key| self.rest(key, until));
         None
+    }
+
+    fn reach(&self, now: Millis, space: &SpaceId, hosts: &[HostKey], of_space_max: usize) -> Reach {
+        let is_free = |peer: &HostKey| {
+            self.peers.get(peer).is_none_or(|peer| {
+                peer.flights < self.settings.flights_per_peer_max && peer.busy_until.is_none_or(|until| until <= now)
+            })
+        };
+        if hosts.is_empty() {
+            Reach::None
+        } else if self.flights_of(space) < of_space_max && hosts.iter().any(is_free) {
+            Reach::Free
+        } else {
+            Reach::Full
+        }
+    }
+
+    fn flights_of(&self, space: &SpaceId) -> usize {
+        self.flights.values().filter(|flight| flight.at.space == *space).count()
+    }
+
+    fn rest(&mut self, key: BlobKey, until: Millis) {
+        self.unplace(key);
+        self.set_place(key, Place::Sleeping(until));
     }
 
     /// When to poll again, though nothing happened.
@@ -452,7 +529,13 @@ impl Plan {
         self.set_place(key, Place::Ready);
     }
 
-    fn next_of(&self, now: Millis, key: BlobKey, hosts: &dyn Fn(&SpaceId) -> Vec<HostKey>) -> Next {
+    fn next_of(
+        &self,
+        now: Millis,
+        key: BlobKey,
+        hosts: &dyn Fn(&SpaceId) -> Vec<HostKey>,
+        of_space_max: usize,
+    ) -> Next {
         let blob = &self.blobs[&key];
         let (groups, avoid) = match self.gap(blob) {
             Some(groups) => (groups, None),
@@ -465,6 +548,7 @@ impl Plan {
         let (mut best, mut is_blocked) = (None, false);
         let mut wake = now.plus(self.settings.idle_ms);
         for at in &blob.at {
+            let is_over = self.flights_of(&at.space) >= of_space_max;
             for peer in hosts(&at.space) {
                 let banned = blob.bans.get(&peer).copied();
                 let standing = blob.standings.get(&(peer, at.clone()));
@@ -476,7 +560,7 @@ impl Plan {
                 }
                 let flights = self.peers.get(&peer).map_or(0, |peer| peer.flights);
                 let is_one_more = !asked.contains(&peer) && asked.len() >= self.settings.peers_per_blob_max;
-                if flights >= self.settings.flights_per_peer_max || is_one_more || Some(peer) == avoid {
+                if flights >= self.settings.flights_per_peer_max || is_one_more || is_over || Some(peer) == avoid {
                     is_blocked = true;
                     continue;
                 }

@@ -41,7 +41,7 @@ fn content(seed: u8, size: usize) -> Bytes {
 /// Retries soon, so that tests need not wait.
 fn options() -> FetchOptions {
     let settings = Settings { again_ms: 5, again_max_ms: 20, busy_ms: 5, disk_ms: 5, ..Settings::default() };
-    FetchOptions { settings, idle: LONG }
+    FetchOptions { settings, idle: LONG, stripe: LONG }
 }
 
 /// The values of a node: files, and some in memory.

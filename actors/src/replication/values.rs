@@ -40,6 +40,10 @@ impl Peers for HostsOfSpaces {
         self.network.connected().into_iter().filter(|peer| node.is_named_host(space, peer)).collect()
     }
 
+    fn is_host(&self, space: &SpaceId, peer: &HostKey) -> bool {
+        self.node.upgrade().is_some_and(|node| node.is_named_host(space, peer))
+    }
+
     fn open(&self, peer: HostKey) -> BoxFuture<'_, Result<Box<dyn fetch::Stream>, OpenError>> {
         Box::pin(async move {
             let opened = self.network.open_stream(&peer).await;
