@@ -14,6 +14,10 @@ use kvspace_protocol::id::{BlobHash, HostKey, Millis, SpaceId};
 use super::{Occurrence, Urgency};
 use crate::blobs::Groups;
 
+mod room;
+
+use room::Room;
+
 /// Places of one value that are remembered: it is asked for at any of them.
 const PLACES_MAX: usize = 4;
 /// Values that one look passes over though a host of theirs is free. Then they rest, so that the next look sees others.
@@ -113,6 +117,8 @@ pub(crate) enum End {
 #[derive(Debug, Clone, Copy)]
 struct Standing {
     failures: u32,
+    /// Whether the last answer was that it is not there.
+    is_missing: bool,
     not_before: Millis,
 }
 
@@ -139,6 +145,8 @@ struct Blob {
     number: u64,
     place: Place,
     at: Vec<Occurrence>,
+    /// The space in whose part of the list it is.
+    listed: SpaceId,
     /// What was not verified yet.
     left: Groups,
     flights: BTreeSet<Call>,
@@ -189,6 +197,7 @@ pub(crate) struct Plan {
     sleeping: BTreeSet<(Millis, BlobKey)>,
     flights: BTreeMap<Call, Flight>,
     peers: BTreeMap<HostKey, Peer>,
+    room: Room,
     cancelled: VecDeque<Call>,
     next: u64,
     polled: Millis,
@@ -205,6 +214,7 @@ impl Plan {
             sleeping: BTreeSet::new(),
             flights: BTreeMap::new(),
             peers: BTreeMap::new(),
+            room: Room::default(),
             cancelled: VecDeque::new(),
             next: 0,
             polled: Millis(i64::MIN),
@@ -216,7 +226,7 @@ impl Plan {
     /// This value is wanted; of it, `had` is here already. Says no when there is no room: then it is to be offered again.
     pub(crate) fn want(&mut self, now: Millis, key: BlobKey, at: &Occurrence, urgency: Urgency, had: &Groups) -> bool {
         if !self.blobs.contains_key(&key) {
-            if self.blobs.len() >= self.settings.wants_max && !self.make_room(urgency) {
+            if self.blobs.len() >= self.settings.wants_max && !self.make_room(&at.space, urgency) {
                 return false;
             }
             let mut left = Groups::of_size(key.size);
@@ -231,12 +241,14 @@ impl Plan {
                 number: self.number(),
                 place: Place::Ready,
                 at: Vec::new(),
+                listed: at.space.clone(),
                 left,
                 flights: BTreeSet::new(),
                 standings: BTreeMap::new(),
                 bans: BTreeMap::new(),
                 asked: BTreeMap::new(),
             };
+            self.room.add(&at.space, blob.number, key, self.settings.wants_max);
             self.ready.insert((urgency, blob.number, key));
             self.blobs.insert(key, blob);
         }
@@ -253,6 +265,9 @@ impl Plan {
             }
         }
         let (place, urgency) = (blob.place, urgency.min(blob.urgency));
+        if is_new_place {
+            self.room.set_hopeful(&key);
+        }
         if place != Place::Complete && (is_new_place || urgency == Urgency::Now) {
             self.wake(key, urgency);
         }
@@ -261,12 +276,16 @@ impl Plan {
 
     /// Nobody wants it any more.
     pub(crate) fn forget(&mut self, hash: &BlobHash) {
-        for key in self.keys(hash) {
-            for call in self.blobs[&key].flights.clone() {
-                self.cancel(call);
-            }
-            self.unplace(key);
-            self.blobs.remove(&key);
+        self.keys(hash).into_iter().for_each(|key| self.drop_value(key));
+    }
+
+    fn drop_value(&mut self, key: BlobKey) {
+        for call in self.blobs.get(&key).map(|blob| blob.flights.clone()).unwrap_or_default() {
+            self.cancel(call);
+        }
+        self.unplace(key);
+        if let Some(blob) = self.blobs.remove(&key) {
+            self.room.remove(&blob.listed, blob.number, key, self.settings.wants_max);
         }
     }
 
@@ -283,7 +302,10 @@ impl Plan {
                 woken.push((*key, blob.urgency));
             }
         }
-        woken.into_iter().for_each(|(key, urgency)| self.wake(key, urgency));
+        for (key, urgency) in woken {
+            self.room.set_hopeful(&key);
+            self.wake(key, urgency);
+        }
     }
 
     /// The spaces in which values are wanted.
@@ -306,7 +328,8 @@ impl Plan {
                 let failures = blob.standings.get(&pair).map_or(0, |standing| standing.failures);
                 let Settings { again_ms, again_max_ms, .. } = self.settings;
                 let wait_ms = again_ms.saturating_mul(1 << failures.min(20)).min(again_max_ms);
-                let standing = Standing { failures: failures + 1, not_before: now.plus(wait_ms) };
+                let (is_missing, not_before) = (end == End::NotFound, now.plus(wait_ms));
+                let standing = Standing { failures: failures + 1, is_missing, not_before };
                 blob.standings.insert(pair, standing);
             }
             End::Busy => {
@@ -338,11 +361,7 @@ impl Plan {
 
     /// The value has its name.
     pub(crate) fn handle_placed(&mut self, key: BlobKey) {
-        for call in self.blobs.get(&key).map(|blob| blob.flights.clone()).unwrap_or_default() {
-            self.cancel(call);
-        }
-        self.unplace(key);
-        self.blobs.remove(&key);
+        self.drop_value(key);
     }
 
     /// What was here of the value is lost: all over again, after a while.
@@ -401,7 +420,12 @@ impl Plan {
                     return Some(ask);
                 }
                 Next::Blocked => blocked.push(key),
-                Next::Sleep(until) => self.rest(key, until),
+                Next::Sleep(until) => {
+                    if self.is_hopeless(key, hosts) {
+                        self.room.set_hopeless(key);
+                    }
+                    self.rest(key, until);
+                }
             }
         }
         let until = now.plus(self.settings.busy_ms);
@@ -427,6 +451,14 @@ impl Plan {
 
     fn flights_of(&self, space: &SpaceId) -> usize {
         self.flights.values().filter(|flight| flight.at.space == *space).count()
+    }
+
+    /// Whether all hosts that are connected said that they do not have the value.
+    fn is_hopeless(&self, key: BlobKey, hosts: &dyn Fn(&SpaceId) -> Vec<HostKey>) -> bool {
+        let blob = &self.blobs[&key];
+        let is_missing = |pair: &(HostKey, Occurrence)| blob.standings.get(pair).is_some_and(|said| said.is_missing);
+        let mut asked = blob.at.iter().flat_map(|at| hosts(&at.space).into_iter().map(|peer| (peer, at.clone())));
+        !blob.standings.is_empty() && asked.all(|pair| is_missing(&pair))
     }
 
     fn rest(&mut self, key: BlobKey, until: Millis) {
@@ -479,19 +511,6 @@ impl Plan {
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
-    }
-
-    /// Lets go of the last value nobody waits for, if somebody waits for another one.
-    fn make_room(&mut self, urgency: Urgency) -> bool {
-        let mut idle = self.blobs.iter().filter(|(_, blob)| blob.urgency == Urgency::Soon && blob.flights.is_empty());
-        let last = idle.by_ref().max_by_key(|(_, blob)| blob.number).map(|(key, _)| key.hash);
-        match last.filter(|_| urgency == Urgency::Now) {
-            Some(hash) => {
-                self.forget(&hash);
-                true
-            }
-            None => false,
-        }
     }
 
     fn unplace(&mut self, key: BlobKey) {

@@ -105,20 +105,13 @@ impl Replication {
                 fetcher.forget(&value);
             }
             let page = node.wanted_values(after.take(), LOOK_MAX).await;
-            let is_last = page.len() < LOOK_MAX;
-            let mut is_full = false;
+            let pause = walk(&mut after, page.last().map(|wanted| wanted.name.clone()), page.len());
             for wanted in page {
-                after = Some(wanted.name);
                 let at = Occurrence { space: wanted.space, epoch: wanted.epoch };
-                if !self.shared.fetcher.want(&at, wanted.hash, wanted.size, Urgency::Soon) {
-                    is_full = true;
-                    break;
-                }
+                // What does not fit has its turn when the walk is here again; others behind it may fit now.
+                self.shared.fetcher.want(&at, wanted.hash, wanted.size, Urgency::Soon);
             }
-            if is_last || is_full {
-                after = None;
-            }
-            tokio::time::sleep(if is_last || is_full { LOOK_INTERVAL } else { LOOK_PAUSE }).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -131,5 +124,26 @@ impl Replication {
             let server = server.clone();
             self.spawn(async move { server.serve_stream(stream, peer).await });
         }
+    }
+}
+
+/// Where the walk goes on after a page of so many values, and when: always behind the last one, and from the start when there
+/// are no more.
+fn walk(after: &mut Option<Vec<u8>>, last: Option<Vec<u8>>, page_len: usize) -> Duration {
+    let is_end = page_len < LOOK_MAX;
+    *after = last.filter(|_| !is_end);
+    if is_end { LOOK_INTERVAL } else { LOOK_PAUSE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_walk_comes_to_every_value_before_it_begins_anew() {
+        let mut after = None;
+        assert_eq!(walk(&mut after, Some(vec![1]), LOOK_MAX), LOOK_PAUSE);
+        assert_eq!(after, Some(vec![1]));
+        assert_eq!((walk(&mut after, Some(vec![2]), LOOK_MAX - 1), after), (LOOK_INTERVAL, None));
     }
 }

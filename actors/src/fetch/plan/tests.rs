@@ -364,6 +364,38 @@ fn only_so_much_is_wanted_and_what_is_urgent_finds_room() {
 }
 
 #[test]
+fn a_space_that_fills_the_list_gives_way_to_others_up_to_their_part() {
+    let mut world = World::new(0);
+    world.plan.settings.wants_max = 16;
+    assert!((1..=16).all(|number| world.want_at(number, "greedy", Urgency::Soon)), "while there is room");
+    assert!(!world.want_at(17, "greedy", Urgency::Soon));
+    assert!(world.want_at(18, "other", Urgency::Soon) && world.want_at(19, "other", Urgency::Soon));
+    assert!(!world.want_at(20, "other", Urgency::Soon), "it has its part");
+    assert_eq!(world.plan.wanted(), 16);
+    assert!(!world.plan.contains(&key(16, 10)) && world.plan.contains(&key(1, 10)), "the last ones gave way");
+}
+
+#[test]
+fn what_nobody_has_gives_way_to_what_comes() {
+    let mut world = World::new(1);
+    world.plan.settings.wants_max = 8;
+    (1..=8).for_each(|number| assert!(world.want_at(number, "default", Urgency::Soon)));
+    for _ in 0..2 {
+        let ask = world.poll().expect("a request");
+        world.end(&ask, End::NotFound);
+    }
+    let asks = world.poll_all();
+    assert_eq!(asks.len(), 2);
+    for ask in &asks {
+        world.end(ask, End::Broken);
+    }
+    world.poll_all();
+    assert!(world.want_at(9, "default", Urgency::Soon) && world.want_at(10, "default", Urgency::Soon));
+    assert!(!world.plan.contains(&key(1, 10)) && !world.plan.contains(&key(2, 10)));
+    assert!(!world.want_at(11, "default", Urgency::Soon), "of the others it is not known");
+}
+
+#[test]
 fn a_value_of_any_claimed_size_takes_little_room() {
     let mut world = World::new(4);
     world.want(key(1, 1 << 48), Urgency::Soon);
