@@ -5,7 +5,7 @@
 //! verified, and in the end the file gets its name. [`serve`] is the other side.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -242,6 +242,11 @@ impl Fetcher {
     /// Who was asked for a value that is wanted, and when last.
     pub(crate) fn asked(&self, hash: &BlobHash) -> Vec<(HostKey, Millis)> {
         self.shared.state().plan.asked(hash).into_iter().collect()
+    }
+
+    /// Who said, since it has come, that it does not have this value in this space.
+    pub(crate) fn missing_at(&self, hash: &BlobHash, space: &SpaceId) -> BTreeSet<HostKey> {
+        self.shared.state().plan.missing_at(hash, space)
     }
 
     /// How many values are wanted.

@@ -204,6 +204,20 @@ fn a_failure_anywhere_leaves_nothing() {
 }
 
 #[test]
+fn a_value_of_which_pages_may_be_lost_gets_no_name() {
+    let world = World::new();
+    let value = content(1, 40_000);
+    let mut partial = world.blobs.partial(BlobHash::of(&value), 40_000);
+    partial.write(0, &value[..16_384]).expect("written");
+    world.watched.fail_next("sync");
+    assert!(partial.checkpoint().is_err() && partial.is_broken());
+    assert!(partial.write(16_384, &value[16_384..]).is_err(), "the next sync would not say what the first one lost");
+    assert!(partial.finish().is_err());
+    let left = fs::read_dir(world.dir.path().join("partial")).expect("listed").count();
+    assert_eq!((left, world.blobs.exists(&BlobHash::of(&value))), (0, false));
+}
+
+#[test]
 fn a_full_disk_is_told_apart() {
     let world = World::new();
     let error = world.runtime.block_on(async {

@@ -111,6 +111,8 @@ pub(crate) enum End {
     Bad,
     /// It could not be written here.
     Disk,
+    /// As before, and nothing that came until now is here any more.
+    Lost,
 }
 
 /// What a peer's answers for one value came to.
@@ -145,6 +147,8 @@ struct Blob {
     number: u64,
     place: Place,
     at: Vec<Occurrence>,
+    /// Places of which no host was connected.
+    deserted: BTreeSet<Occurrence>,
     /// The space in whose part of the list it is.
     listed: SpaceId,
     /// What was not verified yet.
@@ -153,6 +157,31 @@ struct Blob {
     standings: BTreeMap<(HostKey, Occurrence), Standing>,
     bans: BTreeMap<HostKey, Millis>,
     asked: BTreeMap<HostKey, Millis>,
+}
+
+impl Blob {
+    /// Takes in another place. When there are as many as may be, it replaces one that brings nothing; one where somebody waits
+    /// for the value replaces any.
+    fn take_place(&mut self, at: &Occurrence, urgency: Urgency) -> bool {
+        if self.at.len() >= PLACES_MAX {
+            let failures = |at: &Occurrence| -> u32 {
+                let said = self.standings.iter().filter(|((_, other), _)| other == at);
+                said.map(|(_, standing)| standing.failures).fold(0, u32::saturating_add)
+            };
+            let useless = |at: &Occurrence| (self.deserted.contains(at), failures(at));
+            let Some(worst) = (0..self.at.len()).rev().max_by_key(|index| useless(&self.at[*index])) else {
+                return false;
+            };
+            if urgency == Urgency::Soon && useless(&self.at[worst]) == (false, 0) {
+                return false;
+            }
+            let replaced = self.at.remove(worst);
+            self.standings.retain(|(_, other), _| *other != replaced);
+            self.deserted.remove(&replaced);
+        }
+        self.at.push(at.clone());
+        true
+    }
 }
 
 /// How many requests one space may have under way.
@@ -241,6 +270,7 @@ impl Plan {
                 number: self.number(),
                 place: Place::Ready,
                 at: Vec::new(),
+                deserted: BTreeSet::new(),
                 listed: at.space.clone(),
                 left,
                 flights: BTreeSet::new(),
@@ -254,10 +284,7 @@ impl Plan {
         }
         let soonest = now.plus(self.settings.again_ms);
         let blob = self.blobs.get_mut(&key).expect("it was put there if it was not");
-        let is_new_place = !blob.at.contains(at) && blob.at.len() < PLACES_MAX;
-        if is_new_place {
-            blob.at.push(at.clone());
-        }
+        let is_new_place = !blob.at.contains(at) && blob.take_place(at, urgency);
         if urgency == Urgency::Now {
             // Somebody waits: what was put off for long is tried again.
             for standing in blob.standings.values_mut() {
@@ -297,6 +324,7 @@ impl Plan {
         let mut woken = Vec::new();
         for (key, blob) in &mut self.blobs {
             blob.standings.retain(|(other, at), _| other != peer || !spaces.contains(&at.space));
+            blob.deserted.retain(|at| !spaces.contains(&at.space));
             let is_sleeping = matches!(blob.place, Place::Sleeping(_));
             if is_sleeping && blob.at.iter().any(|at| spaces.contains(&at.space)) {
                 woken.push((*key, blob.urgency));
@@ -344,13 +372,14 @@ impl Plan {
                 }
             }
             End::Disk => {}
+            End::Lost => blob.left = Groups::of_size(flight.key.size),
         }
         let (urgency, is_complete) = (blob.urgency, blob.left.is_empty());
         self.cancel_needless(flight.key);
         if is_complete {
             self.unplace(flight.key);
             self.set_place(flight.key, Place::Complete);
-        } else if end == End::Disk {
+        } else if matches!(end, End::Disk | End::Lost) {
             self.unplace(flight.key);
             self.set_place(flight.key, Place::Sleeping(now.plus(self.settings.disk_ms)));
         } else {
@@ -424,6 +453,8 @@ impl Plan {
                     if self.is_hopeless(key, hosts) {
                         self.room.set_hopeless(key);
                     }
+                    let blob = self.blobs.get_mut(&key).expect("what is ready is wanted");
+                    blob.deserted = blob.at.iter().filter(|at| hosts(&at.space).is_empty()).cloned().collect();
                     self.rest(key, until);
                 }
             }
@@ -491,6 +522,13 @@ impl Plan {
     /// Who was asked for a value, and when last.
     pub(crate) fn asked(&self, hash: &BlobHash) -> BTreeMap<HostKey, Millis> {
         self.keys(hash).into_iter().flat_map(|key| self.blobs[&key].asked.clone()).collect()
+    }
+
+    /// Who said last that it does not have this value in this space, and has not come anew since.
+    pub(crate) fn missing_at(&self, hash: &BlobHash, space: &SpaceId) -> BTreeSet<HostKey> {
+        let standings = self.keys(hash).into_iter().flat_map(|key| &self.blobs[&key].standings);
+        let missing = standings.filter(|((_, at), standing)| at.space == *space && standing.is_missing);
+        missing.map(|((peer, _), _)| *peer).collect()
     }
 
     /// How many broken ranges came.

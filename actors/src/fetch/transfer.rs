@@ -169,7 +169,13 @@ fn take(blobs: &Blobs, ask: &Ask, slot: &Mutex<Slot>, encoded: &[u8]) -> (u64, O
         Ok(()) => (decoded.groups, bad),
         Err(error) => {
             tracing::warn!(%hash, %error, "cannot write a value that is being fetched");
-            (0, Some(End::Disk))
+            if !partial.is_broken() {
+                return (0, Some(End::Disk));
+            }
+            if let Slot::Open(partial) = std::mem::replace(&mut *slot, Slot::Closed) {
+                partial.discard();
+            }
+            (0, Some(End::Lost))
         }
     }
 }

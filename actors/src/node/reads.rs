@@ -123,7 +123,7 @@ impl Node {
         if opened.is_none() && self.pending(space, found).await {
             opened = open().await?;
         }
-        let Some((file, found_bytes)) = opened else { return Err(self.missing(space).await?) };
+        let Some((file, found_bytes)) = opened else { return Err(self.missing(space, hash).await?) };
         if found_bytes != size {
             tracing::error!(%space, %hash, size, found_bytes, "the file of a value has not the value's size");
             return Err(NodeError::Storage("the value's bytes are damaged".into()));
@@ -140,7 +140,7 @@ impl Node {
     }
 
     /// What a value is whose bytes are not here: on its way while there is somebody to get it from.
-    async fn missing(&self, space: &SpaceId) -> Result<NodeError, NodeError> {
+    async fn missing(&self, space: &SpaceId, hash: &BlobHash) -> Result<NodeError, NodeError> {
         let hosted = self.hosted(space).await?;
         let mut hosts = hosted.access().hosts(clock::now());
         // Nobody names the owner, who may host by the owner's own key.
@@ -149,6 +149,11 @@ impl Node {
         let owner_hosts = owner.is_some_and(|key| dag.branches().iter().any(|branch| branch.host.0 == key));
         hosts.remove(&self.inner.host);
         hosts.retain(|host| owner.is_none_or(|owner| host.0 != owner) || owner_hosts);
+        // A host that is connected and said that it does not have it is nobody to get it from.
+        if let Some(replication) = self.inner.replication.get() {
+            let missing = replication.fetcher().missing_at(hash, space);
+            hosts.retain(|host| !missing.contains(host) || !replication.network().is_connected(host));
+        }
         Ok(if hosts.is_empty() { NodeError::BlobGone } else { NodeError::BlobPending })
     }
 

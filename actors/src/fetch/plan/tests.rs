@@ -315,6 +315,65 @@ fn a_value_is_asked_for_in_each_space_it_stands_in() {
 }
 
 #[test]
+fn a_place_where_somebody_waits_is_taken_though_there_are_many() {
+    let mut world = World::new(0);
+    let hosts = |space: &SpaceId| if *space == place("fifth").space { vec![host(1)] } else { Vec::new() };
+    for name in ["first", "second", "third", "fourth"] {
+        assert!(world.want_at(1, name, Urgency::Soon));
+    }
+    assert!(world.want_at(1, "fifth", Urgency::Now));
+    assert_eq!(world.plan.poll(world.now, &hosts).map(|ask| ask.at), Some(place("fifth")));
+}
+
+#[test]
+fn a_place_that_brings_nothing_gives_way_to_another_one() {
+    let mut world = World::new(0);
+    let hosts = |space: &SpaceId| match () {
+        () if *space == place("first").space => vec![host(1)],
+        () if *space == place("fifth").space => vec![host(5)],
+        () => Vec::new(),
+    };
+    for name in ["first", "second", "third", "fourth"] {
+        assert!(world.want_at(1, name, Urgency::Soon));
+    }
+    world.want_at(1, "fifth", Urgency::Soon);
+    let ask = world.plan.poll(world.now, &hosts).expect("a request");
+    assert_eq!((&ask.at, world.plan.poll(world.now, &hosts)), (&place("first"), None));
+    world.end(&ask, End::NotFound);
+    assert_eq!(world.plan.poll(world.now, &hosts), None, "until then nothing was known against the others");
+    world.want_at(1, "fifth", Urgency::Soon);
+    assert_eq!(world.plan.poll(world.now, &hosts).map(|ask| ask.at), Some(place("fifth")));
+    assert!(world.plan.blobs[&key(1, 10)].at.contains(&place("first")), "a deserted place went first");
+}
+
+#[test]
+fn who_said_that_it_does_not_have_a_value_is_known_until_it_comes_again() {
+    let mut world = World::new(2);
+    world.want(key(1, 10), Urgency::Soon);
+    let first = world.poll().expect("a request");
+    world.end(&first, End::NotFound);
+    let second = world.poll().expect("a request");
+    world.end(&second, End::Broken);
+    let missing = |world: &World, name: &str| world.plan.missing_at(&BlobHash([1; 32]), &place(name).space);
+    assert_eq!(missing(&world, "default"), BTreeSet::from([first.peer]), "trouble says nothing");
+    assert_eq!(missing(&world, "other"), BTreeSet::new());
+    world.come(first.peer.0[0]);
+    assert_eq!(missing(&world, "default"), BTreeSet::new());
+}
+
+#[test]
+fn what_is_lost_is_asked_for_all_over_again() {
+    let mut world = World::new(1);
+    world.want(key(1, 2 * MIB), Urgency::Soon);
+    let asks = world.poll_all();
+    assert_eq!(asks.len(), 2);
+    assert!(!world.end(&asks[0], End::Whole) && !world.end(&asks[1], End::Lost));
+    world.pass(10_000);
+    let again: Vec<_> = world.poll_all().into_iter().map(|ask| ask.groups).collect();
+    assert_eq!(again, [0..64, 64..128]);
+}
+
+#[test]
 fn what_is_forgotten_is_not_asked_for_and_its_requests_end() {
     let mut world = World::new(1);
     world.want(key(1, 10), Urgency::Soon);
