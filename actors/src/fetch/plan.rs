@@ -453,8 +453,10 @@ impl Plan {
                     if self.is_hopeless(key, hosts) {
                         self.room.set_hopeless(key);
                     }
-                    let blob = self.blobs.get_mut(&key).expect("what is ready is wanted");
-                    blob.deserted = blob.at.iter().filter(|at| hosts(&at.space).is_empty()).cloned().collect();
+                    if let Some(blob) = self.blobs.get_mut(&key) {
+                        let deserted = blob.at.iter().filter(|at| hosts(&at.space).is_empty());
+                        blob.deserted = deserted.cloned().collect();
+                    }
                     self.rest(key, until);
                 }
             }

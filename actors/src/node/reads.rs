@@ -101,11 +101,16 @@ impl Node {
             None | Some(Err(ReadError::Freed(_))) => None,
             Some(Err(error)) => return Err(NodeError::Storage(error.to_string())),
         };
-        let bytes = match in_log {
-            Some(bytes) => bytes,
-            None => whole(self.file(space, found).await?, size).await?,
+        let (bytes, metadata) = match in_log {
+            Some(bytes) => (bytes, None),
+            None => {
+                let file = self.file(space, found).await?;
+                let metadata = file.metadata().ok();
+                (whole(file, size).await?, metadata)
+            }
         };
         if BlobHash::of(&bytes) != hash {
+            self.replace(space, found, metadata).await;
             tracing::error!(%space, %hash, "the bytes of a value are not what they should be");
             return Err(NodeError::Storage("the value's bytes are damaged".into()));
         }
@@ -126,16 +131,23 @@ impl Node {
         let Some((file, found_bytes)) = opened else { return Err(self.missing(space, hash).await?) };
         if found_bytes != size {
             tracing::error!(%space, %hash, size, found_bytes, "the file of a value has not the value's size");
+            self.replace(space, found, file.metadata().ok()).await;
             return Err(NodeError::Storage("the value's bytes are damaged".into()));
         }
         Ok(file)
     }
 
+    /// Has a file whose bytes are wrong fetched again, if it can be.
+    async fn replace(&self, space: &SpaceId, found: &Found, rotten: Option<std::fs::Metadata>) {
+        let (Some(replication), Some(rotten)) = (self.inner.replication.get(), rotten) else { return };
+        let (replication, node, value) = (replication.clone(), self.clone(), pending_value(space, found));
+        tokio::task::spawn_blocking(move || replication.replace(&node, value, &rotten)).await.ok();
+    }
+
     /// Waits for the bytes of a value that are not here; true when they may have come.
     async fn pending(&self, space: &SpaceId, found: &Found) -> bool {
         let Some(pending) = self.inner.pending.get() else { return false };
-        let (space, epoch) = (space.clone(), found.version.epoch);
-        let value = PendingValue { space, epoch, hash: found.value.blob, size: found.value.size };
+        let value = pending_value(space, found);
         tokio::time::timeout(self.inner.options.pending_wait, pending.wait(value)).await.unwrap_or(false)
     }
 
@@ -257,6 +269,11 @@ impl Node {
             }
         }
     }
+}
+
+fn pending_value(space: &SpaceId, found: &Found) -> PendingValue {
+    let (space, epoch) = (space.clone(), found.version.epoch);
+    PendingValue { space, epoch, hash: found.value.blob, size: found.value.size }
 }
 
 /// All of a small file.

@@ -1,10 +1,13 @@
 //! Large values, and small ones that did not come with their epoch: from peers and to peers.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs::Metadata, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use kvspace_protocol::id::{BlobHash, EpochId, HostKey, SpaceId};
+use kvspace_protocol::{
+    id::{BlobHash, EpochId, HostKey, SpaceId},
+    sync::blob::Request,
+};
 use tokio::sync::mpsc;
 
 use super::Replication;
@@ -70,6 +73,13 @@ impl Values for OwnValues {
     fn open<'a>(&'a self, space: &'a SpaceId, hash: &'a BlobHash, epoch: &'a EpochId) -> BoxFuture<'a, Option<Source>> {
         Box::pin(async move { self.node.upgrade()?.value_for_peer(space, hash, epoch).await })
     }
+
+    fn rotten(&self, request: &Request, file: &Metadata) {
+        let Some(node) = self.node.upgrade() else { return };
+        let (space, epoch) = (request.space.clone(), request.epoch);
+        let value = PendingValue { space, epoch, hash: request.hash, size: request.size };
+        self.replication.replace(&node, value, file);
+    }
 }
 
 impl Pending for Replication {
@@ -83,6 +93,23 @@ impl Pending for Replication {
 }
 
 impl Replication {
+    /// The bytes of this file are wrong: the value is fetched again, if another host is there that may have it. Blocks.
+    pub(crate) fn replace(&self, node: &Node, value: PendingValue, rotten: &Metadata) {
+        let PendingValue { space, epoch, hash, size } = value;
+        let has_others = self.shared.network.connected().iter().any(|peer| node.is_named_host(&space, peer));
+        if !has_others {
+            return;
+        }
+        match node.blobs().set_aside(&hash, rotten) {
+            Ok(true) => {
+                tracing::warn!(%space, %hash, "a damaged value is fetched again");
+                self.shared.fetcher.want(&Occurrence { space, epoch }, hash, size, Urgency::Soon);
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%hash, %error, "cannot set a damaged file aside"),
+        }
+    }
+
     /// Wants the values of new winners that are not here.
     pub(super) async fn want(&self, node: &Node, space: &SpaceId, wanted: Vec<WantedValue>) {
         if wanted.is_empty() {
