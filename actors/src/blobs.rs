@@ -14,6 +14,7 @@
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -173,6 +174,20 @@ impl Blobs {
             Err(e) => Err(e),
         })
         .await
+    }
+
+    /// Takes the name from a file whose bytes are wrong, so that the value can come anew; it stays beside as `<name>.rotten`. A
+    /// file that is another one by now is left alone. Says whether it was this one. Blocks.
+    pub(crate) fn set_aside(&self, hash: &BlobHash, rotten: &fs::Metadata) -> io::Result<bool> {
+        let path = self.shared.path(hash);
+        let _leases = self.shared.lock(hash);
+        match fs::metadata(&path) {
+            Ok(found) if (found.dev(), found.ino()) == (rotten.dev(), rotten.ino()) => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(_) | Err(_) => return Ok(false),
+        }
+        self.shared.disk.rename(&path, &path.with_extension("rotten"))?;
+        Ok(true)
     }
 
     /// A lease on a blob that is here, so that it stays until an entry refers to it; `None` if it is not here.

@@ -5,7 +5,7 @@
 //! verified, and in the end the file gets its name. [`serve`] is the other side.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -45,6 +45,8 @@ use plan::{BlobKey, Plan};
 
 /// How long a peer may let a read or a write on a stream wait.
 pub(crate) const IDLE: Duration = Duration::from_secs(15);
+/// How long a request for a stripe, a mebibyte, may take: 280 kbit/s.
+const STRIPE: Duration = Duration::from_secs(30);
 /// Values told to those that wait, while these are slow: then they look again themselves.
 const TOLD_MAX: usize = 256;
 /// Partial files of a former process that are remembered.
@@ -73,6 +75,11 @@ pub(crate) trait Peers: Send + Sync + 'static {
     /// The connected hosts of a space. It is asked often and under a lock: it must be quick, and not call the fetcher.
     fn hosts(&self, space: &SpaceId) -> Vec<HostKey>;
 
+    /// Whether this peer is a host of the space.
+    fn is_host(&self, space: &SpaceId, peer: &HostKey) -> bool {
+        self.hosts(space).contains(peer)
+    }
+
     /// Opens a stream for `/kvspace/blob/1`.
     fn open(&self, peer: HostKey) -> BoxFuture<'_, Result<Box<dyn Stream>, OpenError>>;
 
@@ -98,11 +105,13 @@ pub(crate) struct FetchOptions {
     pub(crate) settings: Settings,
     /// How long a peer may let a read or a write wait.
     pub(crate) idle: Duration,
+    /// How long one request may take.
+    pub(crate) stripe: Duration,
 }
 
 impl Default for FetchOptions {
     fn default() -> Self {
-        Self { settings: Settings::default(), idle: IDLE }
+        Self { settings: Settings::default(), idle: IDLE, stripe: STRIPE }
     }
 }
 
@@ -150,12 +159,12 @@ impl Fetcher {
     /// # Errors
     /// As the file system reports them.
     pub(crate) fn start(blobs: Blobs, peers: Arc<dyn Peers>, options: FetchOptions) -> io::Result<Self> {
-        let FetchOptions { settings, idle } = options;
+        let FetchOptions { settings, idle, stripe } = options;
         let partials = blobs.partials()?.into_iter().take(KEPT_MAX);
         let kept = partials.map(|(hash, size, groups)| (BlobKey { hash, size }, groups)).collect();
         let plan = Plan::new(settings);
         let shared = Arc::new(Shared {
-            context: Arc::new(transfer::Context { blobs, peers, idle }),
+            context: Arc::new(transfer::Context { blobs, peers, idle, stripe }),
             state: Mutex::new(State { plan, kept, unwanted: Vec::new(), fetched: 0, bytes: 0 }),
             wake: Notify::new(),
             stopped: CancellationToken::new(),
@@ -220,15 +229,24 @@ impl Fetcher {
         tokio::time::timeout(at_most, arrived).await.is_ok() || blobs.exists(hash)
     }
 
-    /// A peer has come: its values are asked for at once.
+    /// A peer has come: what it may have is asked for at once. One that hosts nothing that is wanted changes nothing.
     pub(crate) fn handle_peer(&self, peer: &HostKey) {
-        self.shared.state().plan.handle_peer(peer);
-        self.shared.wake.notify_one();
+        let mut spaces = self.shared.state().plan.spaces();
+        spaces.retain(|space| self.shared.context.peers.is_host(space, peer));
+        if !spaces.is_empty() {
+            self.shared.state().plan.handle_peer(peer, &spaces);
+            self.shared.wake.notify_one();
+        }
     }
 
     /// Who was asked for a value that is wanted, and when last.
     pub(crate) fn asked(&self, hash: &BlobHash) -> Vec<(HostKey, Millis)> {
         self.shared.state().plan.asked(hash).into_iter().collect()
+    }
+
+    /// Who said, since it has come, that it does not have this value in this space.
+    pub(crate) fn missing_at(&self, hash: &BlobHash, space: &SpaceId) -> BTreeSet<HostKey> {
+        self.shared.state().plan.missing_at(hash, space)
     }
 
     /// How many values are wanted.

@@ -233,6 +233,7 @@ impl Replication {
     async fn push(self, node: Node, mut commits: mpsc::Receiver<DurableCommit>) {
         while let Some(DurableCommit { space, epochs, hosts, named, wanted }) = commits.recv().await {
             self.want(&node, &space, wanted).await;
+            named.iter().for_each(|peer| self.shared.fetcher.handle_peer(peer));
             let epochs = epochs.into_iter().map(|CommittedEpoch { sent, told }| New { sent, told }).collect();
             self.tell(&node, |replicator, now| {
                 // Two hosts that have just heard of each other tell what they have.

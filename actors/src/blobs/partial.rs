@@ -36,6 +36,8 @@ pub(crate) struct Partial {
     is_resumed: bool,
     unsynced_bytes: u64,
     has_map: bool,
+    /// Whether making it durable failed: pages may be lost that read as if they were there.
+    is_broken: bool,
     /// Whether the lease was passed on.
     is_done: bool,
 }
@@ -75,8 +77,8 @@ impl Blobs {
         let file = map.as_ref().and_then(|_| shared.disk.open(&shared.partial_path(hash, size)).ok());
         let (file, verified) = file.zip(map).unzip();
         let (is_resumed, verified) = (file.is_some(), verified.unwrap_or_default());
-        let (unsynced_bytes, has_map, is_done) = (0, is_resumed, false);
-        Partial { shared, hash, size, file, verified, is_resumed, unsynced_bytes, has_map, is_done }
+        let (unsynced_bytes, has_map, is_broken, is_done) = (0, is_resumed, false, false);
+        Partial { shared, hash, size, file, verified, is_resumed, unsynced_bytes, has_map, is_broken, is_done }
     }
 
     /// Somebody refers to this value: a removal that waits for the end of leases on it does not come.
@@ -136,6 +138,17 @@ impl Partial {
         if self.unsynced_bytes == 0 {
             return Ok(());
         }
+        let kept = self.keep();
+        self.is_broken |= kept.is_err();
+        kept
+    }
+
+    /// Whether it is of no use any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    fn keep(&mut self) -> io::Result<()> {
         self.file()?.sync()?;
         let (shared, path) = (&self.shared, self.path());
         if !self.has_map {
@@ -212,6 +225,9 @@ impl Partial {
     }
 
     fn file(&mut self) -> io::Result<Arc<dyn DiskFile>> {
+        if self.is_broken {
+            return Err(io::Error::other("what was kept of the value may be lost"));
+        }
         if let Some(file) = &self.file {
             return Ok(Arc::clone(file));
         }

@@ -204,6 +204,34 @@ fn a_failure_anywhere_leaves_nothing() {
 }
 
 #[test]
+fn a_value_of_which_pages_may_be_lost_gets_no_name() {
+    let world = World::new();
+    let value = content(1, 40_000);
+    let mut partial = world.blobs.partial(BlobHash::of(&value), 40_000);
+    partial.write(0, &value[..16_384]).expect("written");
+    world.watched.fail_next("sync");
+    assert!(partial.checkpoint().is_err() && partial.is_broken());
+    assert!(partial.write(16_384, &value[16_384..]).is_err(), "the next sync would not say what the first one lost");
+    assert!(partial.finish().is_err());
+    let left = fs::read_dir(world.dir.path().join("partial")).expect("listed").count();
+    assert_eq!((left, world.blobs.exists(&BlobHash::of(&value))), (0, false));
+}
+
+#[test]
+fn a_rotten_file_goes_out_of_the_way_but_not_the_one_that_came_for_it() {
+    let world = World::new();
+    let hash = BlobHash::of(&content(1, 300_000));
+    world.upload(&content(1, 300_000)).keep();
+    let path = file_of(world.dir.path(), &hash);
+    let rotten = fs::metadata(&path).expect("there");
+    assert!(world.blobs.set_aside(&hash, &rotten).expect("renamed") && !world.blobs.exists(&hash));
+    assert!(!world.blobs.set_aside(&hash, &rotten).expect("nothing to do"));
+    world.upload(&content(1, 300_000)).keep();
+    assert!(!world.blobs.set_aside(&hash, &rotten).expect("left alone") && world.blobs.exists(&hash));
+    assert_eq!(list(world.dir.path()).expect("listed"), [hash]);
+}
+
+#[test]
 fn a_full_disk_is_told_apart() {
     let world = World::new();
     let error = world.runtime.block_on(async {

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    ops::{Bound, Range},
+    ops::{self, Range},
 };
 
 use kvspace_protocol::id::{BlobHash, HostKey, Millis, SpaceId};
@@ -14,10 +14,16 @@ use kvspace_protocol::id::{BlobHash, HostKey, Millis, SpaceId};
 use super::{Occurrence, Urgency};
 use crate::blobs::Groups;
 
+mod room;
+
+use room::Room;
+
 /// Places of one value that are remembered: it is asked for at any of them.
 const PLACES_MAX: usize = 4;
-/// Values that are passed over in one look because whoever has them is at work.
+/// Values that one look passes over though a host of theirs is free. Then they rest, so that the next look sees others.
 const BLOCKED_MAX: usize = 256;
+/// The part of all requests under way that one space may have while others want something: a quarter.
+const SPACE_PART: usize = 4;
 /// Peers of which it is remembered that they sent broken ranges.
 const CULPRITS_MAX: usize = 1024;
 
@@ -105,12 +111,16 @@ pub(crate) enum End {
     Bad,
     /// It could not be written here.
     Disk,
+    /// As before, and nothing that came until now is here any more.
+    Lost,
 }
 
 /// What a peer's answers for one value came to.
 #[derive(Debug, Clone, Copy)]
 struct Standing {
     failures: u32,
+    /// Whether the last answer was that it is not there.
+    is_missing: bool,
     not_before: Millis,
 }
 
@@ -137,12 +147,60 @@ struct Blob {
     number: u64,
     place: Place,
     at: Vec<Occurrence>,
+    /// Places of which no host was connected.
+    deserted: BTreeSet<Occurrence>,
+    /// The space in whose part of the list it is.
+    listed: SpaceId,
     /// What was not verified yet.
     left: Groups,
     flights: BTreeSet<Call>,
     standings: BTreeMap<(HostKey, Occurrence), Standing>,
     bans: BTreeMap<HostKey, Millis>,
     asked: BTreeMap<HostKey, Millis>,
+}
+
+impl Blob {
+    /// Takes in another place. When there are as many as may be, it replaces one that brings nothing; one where somebody waits
+    /// for the value replaces any.
+    fn take_place(&mut self, at: &Occurrence, urgency: Urgency) -> bool {
+        if self.at.len() >= PLACES_MAX {
+            let failures = |at: &Occurrence| -> u32 {
+                let said = self.standings.iter().filter(|((_, other), _)| other == at);
+                said.map(|(_, standing)| standing.failures).fold(0, u32::saturating_add)
+            };
+            let useless = |at: &Occurrence| (self.deserted.contains(at), failures(at));
+            let Some(worst) = (0..self.at.len()).rev().max_by_key(|index| useless(&self.at[*index])) else {
+                return false;
+            };
+            if urgency == Urgency::Soon && useless(&self.at[worst]) == (false, 0) {
+                return false;
+            }
+            let replaced = self.at.remove(worst);
+            self.standings.retain(|(_, other), _| *other != replaced);
+            self.deserted.remove(&replaced);
+        }
+        self.at.push(at.clone());
+        true
+    }
+}
+
+/// How many requests one space may have under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    /// Its part.
+    Part,
+    /// All: nobody else wants anything that can be had.
+    All,
+}
+
+/// Whether a space can be asked for anything now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Free,
+    /// All its hosts that are connected have as much to do as they may.
+    Full,
+    /// None is connected.
+    None,
 }
 
 /// What can be done for a value now.
@@ -168,6 +226,7 @@ pub(crate) struct Plan {
     sleeping: BTreeSet<(Millis, BlobKey)>,
     flights: BTreeMap<Call, Flight>,
     peers: BTreeMap<HostKey, Peer>,
+    room: Room,
     cancelled: VecDeque<Call>,
     next: u64,
     polled: Millis,
@@ -184,6 +243,7 @@ impl Plan {
             sleeping: BTreeSet::new(),
             flights: BTreeMap::new(),
             peers: BTreeMap::new(),
+            room: Room::default(),
             cancelled: VecDeque::new(),
             next: 0,
             polled: Millis(i64::MIN),
@@ -195,7 +255,7 @@ impl Plan {
     /// This value is wanted; of it, `had` is here already. Says no when there is no room: then it is to be offered again.
     pub(crate) fn want(&mut self, now: Millis, key: BlobKey, at: &Occurrence, urgency: Urgency, had: &Groups) -> bool {
         if !self.blobs.contains_key(&key) {
-            if self.blobs.len() >= self.settings.wants_max && !self.make_room(urgency) {
+            if self.blobs.len() >= self.settings.wants_max && !self.make_room(&at.space, urgency) {
                 return false;
             }
             let mut left = Groups::of_size(key.size);
@@ -210,21 +270,21 @@ impl Plan {
                 number: self.number(),
                 place: Place::Ready,
                 at: Vec::new(),
+                deserted: BTreeSet::new(),
+                listed: at.space.clone(),
                 left,
                 flights: BTreeSet::new(),
                 standings: BTreeMap::new(),
                 bans: BTreeMap::new(),
                 asked: BTreeMap::new(),
             };
+            self.room.add(&at.space, blob.number, key, self.settings.wants_max);
             self.ready.insert((urgency, blob.number, key));
             self.blobs.insert(key, blob);
         }
         let soonest = now.plus(self.settings.again_ms);
         let blob = self.blobs.get_mut(&key).expect("it was put there if it was not");
-        let is_new_place = !blob.at.contains(at) && blob.at.len() < PLACES_MAX;
-        if is_new_place {
-            blob.at.push(at.clone());
-        }
+        let is_new_place = !blob.at.contains(at) && blob.take_place(at, urgency);
         if urgency == Urgency::Now {
             // Somebody waits: what was put off for long is tried again.
             for standing in blob.standings.values_mut() {
@@ -232,6 +292,9 @@ impl Plan {
             }
         }
         let (place, urgency) = (blob.place, urgency.min(blob.urgency));
+        if is_new_place {
+            self.room.set_hopeful(&key);
+        }
         if place != Place::Complete && (is_new_place || urgency == Urgency::Now) {
             self.wake(key, urgency);
         }
@@ -240,27 +303,42 @@ impl Plan {
 
     /// Nobody wants it any more.
     pub(crate) fn forget(&mut self, hash: &BlobHash) {
-        for key in self.keys(hash) {
-            for call in self.blobs[&key].flights.clone() {
-                self.cancel(call);
-            }
-            self.unplace(key);
-            self.blobs.remove(&key);
+        self.keys(hash).into_iter().for_each(|key| self.drop_value(key));
+    }
+
+    fn drop_value(&mut self, key: BlobKey) {
+        for call in self.blobs.get(&key).map(|blob| blob.flights.clone()).unwrap_or_default() {
+            self.cancel(call);
+        }
+        self.unplace(key);
+        if let Some(blob) = self.blobs.remove(&key) {
+            self.room.remove(&blob.listed, blob.number, key, self.settings.wants_max);
         }
     }
 
-    /// A peer has come: what was put off because of it, or because nobody was there, is tried at once.
-    pub(crate) fn handle_peer(&mut self, peer: &HostKey) {
+    /// A peer that hosts these spaces has come: what was put off because of it, or because nobody was there, is tried at once.
+    pub(crate) fn handle_peer(&mut self, peer: &HostKey, spaces: &BTreeSet<SpaceId>) {
         if let Some(peer) = self.peers.get_mut(peer) {
             peer.busy_until = None;
         }
-        for blob in self.blobs.values_mut() {
-            blob.standings.retain(|(other, _), _| other != peer);
+        let mut woken = Vec::new();
+        for (key, blob) in &mut self.blobs {
+            blob.standings.retain(|(other, at), _| other != peer || !spaces.contains(&at.space));
+            blob.deserted.retain(|at| !spaces.contains(&at.space));
+            let is_sleeping = matches!(blob.place, Place::Sleeping(_));
+            if is_sleeping && blob.at.iter().any(|at| spaces.contains(&at.space)) {
+                woken.push((*key, blob.urgency));
+            }
         }
-        let sleeping: Vec<BlobKey> = self.sleeping.iter().map(|(_, key)| *key).collect();
-        for key in sleeping {
-            self.wake(key, self.blobs[&key].urgency);
+        for (key, urgency) in woken {
+            self.room.set_hopeful(&key);
+            self.wake(key, urgency);
         }
+    }
+
+    /// The spaces in which values are wanted.
+    pub(crate) fn spaces(&self) -> BTreeSet<SpaceId> {
+        self.blobs.values().flat_map(|blob| blob.at.iter().map(|at| at.space.clone())).collect()
     }
 
     /// A request ended after bringing `got`. Says whether the value is complete now: then it is to get its name, and
@@ -278,7 +356,8 @@ impl Plan {
                 let failures = blob.standings.get(&pair).map_or(0, |standing| standing.failures);
                 let Settings { again_ms, again_max_ms, .. } = self.settings;
                 let wait_ms = again_ms.saturating_mul(1 << failures.min(20)).min(again_max_ms);
-                let standing = Standing { failures: failures + 1, not_before: now.plus(wait_ms) };
+                let (is_missing, not_before) = (end == End::NotFound, now.plus(wait_ms));
+                let standing = Standing { failures: failures + 1, is_missing, not_before };
                 blob.standings.insert(pair, standing);
             }
             End::Busy => {
@@ -293,13 +372,14 @@ impl Plan {
                 }
             }
             End::Disk => {}
+            End::Lost => blob.left = Groups::of_size(flight.key.size),
         }
         let (urgency, is_complete) = (blob.urgency, blob.left.is_empty());
         self.cancel_needless(flight.key);
         if is_complete {
             self.unplace(flight.key);
             self.set_place(flight.key, Place::Complete);
-        } else if end == End::Disk {
+        } else if matches!(end, End::Disk | End::Lost) {
             self.unplace(flight.key);
             self.set_place(flight.key, Place::Sleeping(now.plus(self.settings.disk_ms)));
         } else {
@@ -310,11 +390,7 @@ impl Plan {
 
     /// The value has its name.
     pub(crate) fn handle_placed(&mut self, key: BlobKey) {
-        for call in self.blobs.get(&key).map(|blob| blob.flights.clone()).unwrap_or_default() {
-            self.cancel(call);
-        }
-        self.unplace(key);
-        self.blobs.remove(&key);
+        self.drop_value(key);
     }
 
     /// What was here of the value is lost: all over again, after a while.
@@ -336,25 +412,91 @@ impl Plan {
         while let Some((_, key)) = self.sleeping.first().copied().filter(|(until, _)| *until <= now) {
             self.wake(key, self.blobs[&key].urgency);
         }
-        let mut blocked = 0;
-        let mut at = Bound::Unbounded;
-        while self.flights.len() < self.settings.flights_max && blocked < BLOCKED_MAX {
-            let entry = *self.ready.range((at, Bound::Unbounded)).next()?;
-            at = Bound::Excluded(entry);
+        if self.flights.len() >= self.settings.flights_max {
+            return None;
+        }
+        self.look(now, hosts, Share::Part).or_else(|| self.look(now, hosts, Share::All))
+    }
+
+    /// Looks for the first value that something can be asked for, in spaces that have no more than their share under way.
+    fn look(&mut self, now: Millis, hosts: &dyn Fn(&SpaceId) -> Vec<HostKey>, share: Share) -> Option<Ask> {
+        let of_space_max = match share {
+            Share::Part => (self.settings.flights_max / SPACE_PART).max(1),
+            Share::All => self.settings.flights_max,
+        };
+        let mut reached: BTreeMap<SpaceId, Reach> = BTreeMap::new();
+        let mut blocked = Vec::new();
+        let mut at = ops::Bound::Unbounded;
+        while blocked.len() < BLOCKED_MAX {
+            let entry = *self.ready.range((at, ops::Bound::Unbounded)).next()?;
+            at = ops::Bound::Excluded(entry);
             let key = entry.2;
-            match self.next_of(now, key, hosts) {
+            let mut reach = |space: &SpaceId| {
+                let known = reached.get(space).copied();
+                known.unwrap_or_else(|| {
+                    let reach = self.reach(now, space, &hosts(space), of_space_max);
+                    reached.insert(space.clone(), reach);
+                    reach
+                })
+            };
+            let reaches: Vec<Reach> = self.blobs[&key].at.iter().map(|at| reach(&at.space)).collect();
+            if !reaches.contains(&Reach::Free) && reaches.contains(&Reach::Full) {
+                continue;
+            }
+            match self.next_of(now, key, hosts, of_space_max) {
                 Next::Ask(ask) => {
                     self.fly(now, &ask);
                     return Some(ask);
                 }
-                Next::Blocked => blocked += 1,
+                Next::Blocked => blocked.push(key),
                 Next::Sleep(until) => {
-                    self.unplace(key);
-                    self.set_place(key, Place::Sleeping(until));
+                    if self.is_hopeless(key, hosts) {
+                        self.room.set_hopeless(key);
+                    }
+                    if let Some(blob) = self.blobs.get_mut(&key) {
+                        let deserted = blob.at.iter().filter(|at| hosts(&at.space).is_empty());
+                        blob.deserted = deserted.cloned().collect();
+                    }
+                    self.rest(key, until);
                 }
             }
         }
+        let until = now.plus(self.settings.busy_ms);
+        blocked.retain(|key| self.blobs[key].flights.is_empty());
+        blocked.into_iter().for_each(|key| self.rest(key, until));
         None
+    }
+
+    fn reach(&self, now: Millis, space: &SpaceId, hosts: &[HostKey], of_space_max: usize) -> Reach {
+        let is_free = |peer: &HostKey| {
+            self.peers.get(peer).is_none_or(|peer| {
+                peer.flights < self.settings.flights_per_peer_max && peer.busy_until.is_none_or(|until| until <= now)
+            })
+        };
+        if hosts.is_empty() {
+            Reach::None
+        } else if self.flights_of(space) < of_space_max && hosts.iter().any(is_free) {
+            Reach::Free
+        } else {
+            Reach::Full
+        }
+    }
+
+    fn flights_of(&self, space: &SpaceId) -> usize {
+        self.flights.values().filter(|flight| flight.at.space == *space).count()
+    }
+
+    /// Whether all hosts that are connected said that they do not have the value.
+    fn is_hopeless(&self, key: BlobKey, hosts: &dyn Fn(&SpaceId) -> Vec<HostKey>) -> bool {
+        let blob = &self.blobs[&key];
+        let is_missing = |pair: &(HostKey, Occurrence)| blob.standings.get(pair).is_some_and(|said| said.is_missing);
+        let mut asked = blob.at.iter().flat_map(|at| hosts(&at.space).into_iter().map(|peer| (peer, at.clone())));
+        !blob.standings.is_empty() && asked.all(|pair| is_missing(&pair))
+    }
+
+    fn rest(&mut self, key: BlobKey, until: Millis) {
+        self.unplace(key);
+        self.set_place(key, Place::Sleeping(until));
     }
 
     /// When to poll again, though nothing happened.
@@ -384,6 +526,13 @@ impl Plan {
         self.keys(hash).into_iter().flat_map(|key| self.blobs[&key].asked.clone()).collect()
     }
 
+    /// Who said last that it does not have this value in this space, and has not come anew since.
+    pub(crate) fn missing_at(&self, hash: &BlobHash, space: &SpaceId) -> BTreeSet<HostKey> {
+        let standings = self.keys(hash).into_iter().flat_map(|key| &self.blobs[&key].standings);
+        let missing = standings.filter(|((_, at), standing)| at.space == *space && standing.is_missing);
+        missing.map(|((peer, _), _)| *peer).collect()
+    }
+
     /// How many broken ranges came.
     pub(crate) fn bad(&self) -> u64 {
         self.bad
@@ -402,19 +551,6 @@ impl Plan {
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
-    }
-
-    /// Lets go of the last value nobody waits for, if somebody waits for another one.
-    fn make_room(&mut self, urgency: Urgency) -> bool {
-        let mut idle = self.blobs.iter().filter(|(_, blob)| blob.urgency == Urgency::Soon && blob.flights.is_empty());
-        let last = idle.by_ref().max_by_key(|(_, blob)| blob.number).map(|(key, _)| key.hash);
-        match last.filter(|_| urgency == Urgency::Now) {
-            Some(hash) => {
-                self.forget(&hash);
-                true
-            }
-            None => false,
-        }
     }
 
     fn unplace(&mut self, key: BlobKey) {
@@ -452,7 +588,13 @@ impl Plan {
         self.set_place(key, Place::Ready);
     }
 
-    fn next_of(&self, now: Millis, key: BlobKey, hosts: &dyn Fn(&SpaceId) -> Vec<HostKey>) -> Next {
+    fn next_of(
+        &self,
+        now: Millis,
+        key: BlobKey,
+        hosts: &dyn Fn(&SpaceId) -> Vec<HostKey>,
+        of_space_max: usize,
+    ) -> Next {
         let blob = &self.blobs[&key];
         let (groups, avoid) = match self.gap(blob) {
             Some(groups) => (groups, None),
@@ -465,6 +607,7 @@ impl Plan {
         let (mut best, mut is_blocked) = (None, false);
         let mut wake = now.plus(self.settings.idle_ms);
         for at in &blob.at {
+            let is_over = self.flights_of(&at.space) >= of_space_max;
             for peer in hosts(&at.space) {
                 let banned = blob.bans.get(&peer).copied();
                 let standing = blob.standings.get(&(peer, at.clone()));
@@ -476,7 +619,7 @@ impl Plan {
                 }
                 let flights = self.peers.get(&peer).map_or(0, |peer| peer.flights);
                 let is_one_more = !asked.contains(&peer) && asked.len() >= self.settings.peers_per_blob_max;
-                if flights >= self.settings.flights_per_peer_max || is_one_more || Some(peer) == avoid {
+                if flights >= self.settings.flights_per_peer_max || is_one_more || is_over || Some(peer) == avoid {
                     is_blocked = true;
                     continue;
                 }

@@ -1,13 +1,14 @@
 //! The task that does what the plan says.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use kvspace_protocol::id::{BlobHash, HostKey};
+use kvspace_protocol::id::{BlobHash, HostKey, SpaceId};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -72,7 +73,11 @@ impl Running {
                     cancel.cancel();
                 }
             }
-            let hosts = |space: &_| shared.context.peers.hosts(space);
+            let known: RefCell<BTreeMap<SpaceId, Vec<HostKey>>> = RefCell::default();
+            let hosts = |space: &SpaceId| {
+                let find = || shared.context.peers.hosts(space);
+                known.borrow_mut().entry(space.clone()).or_insert_with(find).clone()
+            };
             let asks: Vec<Ask> = std::iter::from_fn(|| state.plan.poll(now, &hosts)).collect();
             (asks, std::mem::take(&mut state.unwanted), state.plan.poll_timeout())
         };

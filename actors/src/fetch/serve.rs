@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{File, Metadata},
     io::{self, Write},
     os::unix::fs::MetadataExt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -55,6 +55,10 @@ pub(crate) trait Values: Send + Sync + 'static {
 
     /// Opens a value, if an operation of this epoch has it and its bytes are here.
     fn open<'a>(&'a self, space: &'a SpaceId, hash: &'a BlobHash, epoch: &'a EpochId) -> BoxFuture<'a, Option<Source>>;
+
+    /// The bytes of this file are not what a request rightly expects. It is told at most as often as it is asked for; it may
+    /// block.
+    fn rotten(&self, _request: &Request, _file: &Metadata) {}
 }
 
 /// Serves values to peers. Clones are the same.
@@ -180,11 +184,17 @@ impl Shared {
     /// the last piece says if the value is broken.
     fn encode(&self, source: Source, request: Request) -> mpsc::Receiver<Result<Bytes, Rotten>> {
         let (tell, told) = mpsc::channel(PIECES_MAX);
-        let outboards = self.outboards.clone();
+        let (outboards, values) = (self.outboards.clone(), Arc::clone(&self.values));
         tokio::task::spawn_blocking(move || {
             let encoded = match source {
                 Source::Bytes(bytes) => encode_bytes(&bytes, &request, &tell),
-                Source::File(file) => encode_file(&file, &request, &outboards, &tell),
+                Source::File(file) => {
+                    let encoded = encode_file(&file, &request, &outboards, &tell);
+                    if let (Err(Rotten), Ok(file)) = (encoded, file.metadata()) {
+                        values.rotten(&request, &file);
+                    }
+                    encoded
+                }
             };
             if let Err(Rotten) = encoded {
                 tracing::error!(hash = %request.hash, "the bytes of a value are not what they should be");
@@ -228,9 +238,7 @@ fn encode_file(
     if metadata.len() != request.size {
         return Ok(());
     }
-    let Some(outboard) = outboards.of(&request.hash, file, metadata.ino(), metadata.len()) else {
-        return Ok(());
-    };
+    let outboard = outboards.of(&request.hash, file, metadata.ino(), metadata.len()).ok_or(Rotten)?;
     let encoded = encode(file, outboard.as_ref(), request, tell);
     if encoded.is_err() {
         outboards.set_rotten(&request.hash, metadata.ino());

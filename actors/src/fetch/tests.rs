@@ -41,7 +41,7 @@ fn content(seed: u8, size: usize) -> Bytes {
 /// Retries soon, so that tests need not wait.
 fn options() -> FetchOptions {
     let settings = Settings { again_ms: 5, again_max_ms: 20, busy_ms: 5, disk_ms: 5, ..Settings::default() };
-    FetchOptions { settings, idle: LONG }
+    FetchOptions { settings, idle: LONG, stripe: LONG }
 }
 
 /// The values of a node: files, and some in memory.
@@ -51,6 +51,8 @@ struct Held {
     /// Only these may read; everybody if empty.
     readers: BTreeSet<HostKey>,
     shown: Mutex<Vec<Bytes>>,
+    /// How often a file was found rotten, for all that have it in common.
+    rotten: Arc<AtomicUsize>,
 }
 
 impl Values for Held {
@@ -58,6 +60,10 @@ impl Values for Held {
         self.shown.lock().expect("no panic").extend_from_slice(shown);
         let may = *of == space() && (self.readers.is_empty() || self.readers.contains(&peer));
         std::future::ready(may).boxed()
+    }
+
+    fn rotten(&self, _: &Request, _: &std::fs::Metadata) {
+        self.rotten.fetch_add(1, Ordering::SeqCst);
     }
 
     fn open<'a>(&'a self, _: &'a SpaceId, hash: &'a BlobHash, _: &'a EpochId) -> BoxFuture<'a, Option<Source>> {
@@ -189,7 +195,7 @@ impl Folder {
 
     fn held(&self) -> Held {
         let (inline, shown) = (Mutex::default(), Mutex::default());
-        Held { blobs: self.blobs.clone(), inline, readers: BTreeSet::new(), shown }
+        Held { blobs: self.blobs.clone(), inline, readers: BTreeSet::new(), shown, rotten: Arc::default() }
     }
 }
 

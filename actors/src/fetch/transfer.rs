@@ -36,6 +36,7 @@ pub(super) struct Context {
     pub(super) blobs: Blobs,
     pub(super) peers: Arc<dyn Peers>,
     pub(super) idle: Duration,
+    pub(super) stripe: Duration,
 }
 
 /// How a request ended.
@@ -69,6 +70,8 @@ pub(super) async fn transfer(
     let received = tokio::select! {
         received = receive(&context, &ask, stream, &mut encoded) => received,
         () = cancelled.cancelled() => Err(Cut(End::Broken)),
+        // What a peer drips is no better than nothing.
+        () = tokio::time::sleep(context.stripe) => Err(Cut(End::Broken)),
     };
     let (stream, end) = match received {
         Ok(stream) => (Some(stream), End::Whole),
@@ -166,7 +169,13 @@ fn take(blobs: &Blobs, ask: &Ask, slot: &Mutex<Slot>, encoded: &[u8]) -> (u64, O
         Ok(()) => (decoded.groups, bad),
         Err(error) => {
             tracing::warn!(%hash, %error, "cannot write a value that is being fetched");
-            (0, Some(End::Disk))
+            if !partial.is_broken() {
+                return (0, Some(End::Disk));
+            }
+            if let Slot::Open(partial) = std::mem::replace(&mut *slot, Slot::Closed) {
+                partial.discard();
+            }
+            (0, Some(End::Lost))
         }
     }
 }

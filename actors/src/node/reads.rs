@@ -101,11 +101,16 @@ impl Node {
             None | Some(Err(ReadError::Freed(_))) => None,
             Some(Err(error)) => return Err(NodeError::Storage(error.to_string())),
         };
-        let bytes = match in_log {
-            Some(bytes) => bytes,
-            None => whole(self.file(space, found).await?, size).await?,
+        let (bytes, metadata) = match in_log {
+            Some(bytes) => (bytes, None),
+            None => {
+                let file = self.file(space, found).await?;
+                let metadata = file.metadata().ok();
+                (whole(file, size).await?, metadata)
+            }
         };
         if BlobHash::of(&bytes) != hash {
+            self.replace(space, found, metadata).await;
             tracing::error!(%space, %hash, "the bytes of a value are not what they should be");
             return Err(NodeError::Storage("the value's bytes are damaged".into()));
         }
@@ -123,24 +128,31 @@ impl Node {
         if opened.is_none() && self.pending(space, found).await {
             opened = open().await?;
         }
-        let Some((file, found_bytes)) = opened else { return Err(self.missing(space).await?) };
+        let Some((file, found_bytes)) = opened else { return Err(self.missing(space, hash).await?) };
         if found_bytes != size {
             tracing::error!(%space, %hash, size, found_bytes, "the file of a value has not the value's size");
+            self.replace(space, found, file.metadata().ok()).await;
             return Err(NodeError::Storage("the value's bytes are damaged".into()));
         }
         Ok(file)
     }
 
+    /// Has a file whose bytes are wrong fetched again, if it can be.
+    async fn replace(&self, space: &SpaceId, found: &Found, rotten: Option<std::fs::Metadata>) {
+        let (Some(replication), Some(rotten)) = (self.inner.replication.get(), rotten) else { return };
+        let (replication, node, value) = (replication.clone(), self.clone(), pending_value(space, found));
+        tokio::task::spawn_blocking(move || replication.replace(&node, value, &rotten)).await.ok();
+    }
+
     /// Waits for the bytes of a value that are not here; true when they may have come.
     async fn pending(&self, space: &SpaceId, found: &Found) -> bool {
         let Some(pending) = self.inner.pending.get() else { return false };
-        let (space, epoch) = (space.clone(), found.version.epoch);
-        let value = PendingValue { space, epoch, hash: found.value.blob, size: found.value.size };
+        let value = pending_value(space, found);
         tokio::time::timeout(self.inner.options.pending_wait, pending.wait(value)).await.unwrap_or(false)
     }
 
     /// What a value is whose bytes are not here: on its way while there is somebody to get it from.
-    async fn missing(&self, space: &SpaceId) -> Result<NodeError, NodeError> {
+    async fn missing(&self, space: &SpaceId, hash: &BlobHash) -> Result<NodeError, NodeError> {
         let hosted = self.hosted(space).await?;
         let mut hosts = hosted.access().hosts(clock::now());
         // Nobody names the owner, who may host by the owner's own key.
@@ -149,6 +161,11 @@ impl Node {
         let owner_hosts = owner.is_some_and(|key| dag.branches().iter().any(|branch| branch.host.0 == key));
         hosts.remove(&self.inner.host);
         hosts.retain(|host| owner.is_none_or(|owner| host.0 != owner) || owner_hosts);
+        // A host that is connected and said that it does not have it is nobody to get it from.
+        if let Some(replication) = self.inner.replication.get() {
+            let missing = replication.fetcher().missing_at(hash, space);
+            hosts.retain(|host| !missing.contains(host) || !replication.network().is_connected(host));
+        }
         Ok(if hosts.is_empty() { NodeError::BlobGone } else { NodeError::BlobPending })
     }
 
@@ -252,6 +269,11 @@ impl Node {
             }
         }
     }
+}
+
+fn pending_value(space: &SpaceId, found: &Found) -> PendingValue {
+    let (space, epoch) = (space.clone(), found.version.epoch);
+    PendingValue { space, epoch, hash: found.value.blob, size: found.value.size }
 }
 
 /// All of a small file.

@@ -1,10 +1,13 @@
 //! Large values, and small ones that did not come with their epoch: from peers and to peers.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs::Metadata, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use kvspace_protocol::id::{BlobHash, EpochId, HostKey, SpaceId};
+use kvspace_protocol::{
+    id::{BlobHash, EpochId, HostKey, SpaceId},
+    sync::blob::Request,
+};
 use tokio::sync::mpsc;
 
 use super::Replication;
@@ -40,6 +43,10 @@ impl Peers for HostsOfSpaces {
         self.network.connected().into_iter().filter(|peer| node.is_named_host(space, peer)).collect()
     }
 
+    fn is_host(&self, space: &SpaceId, peer: &HostKey) -> bool {
+        self.node.upgrade().is_some_and(|node| node.is_named_host(space, peer))
+    }
+
     fn open(&self, peer: HostKey) -> BoxFuture<'_, Result<Box<dyn fetch::Stream>, OpenError>> {
         Box::pin(async move {
             let opened = self.network.open_stream(&peer).await;
@@ -66,6 +73,13 @@ impl Values for OwnValues {
     fn open<'a>(&'a self, space: &'a SpaceId, hash: &'a BlobHash, epoch: &'a EpochId) -> BoxFuture<'a, Option<Source>> {
         Box::pin(async move { self.node.upgrade()?.value_for_peer(space, hash, epoch).await })
     }
+
+    fn rotten(&self, request: &Request, file: &Metadata) {
+        let Some(node) = self.node.upgrade() else { return };
+        let (space, epoch) = (request.space.clone(), request.epoch);
+        let value = PendingValue { space, epoch, hash: request.hash, size: request.size };
+        self.replication.replace(&node, value, file);
+    }
 }
 
 impl Pending for Replication {
@@ -79,6 +93,23 @@ impl Pending for Replication {
 }
 
 impl Replication {
+    /// The bytes of this file are wrong: the value is fetched again, if another host is there that may have it. Blocks.
+    pub(crate) fn replace(&self, node: &Node, value: PendingValue, rotten: &Metadata) {
+        let PendingValue { space, epoch, hash, size } = value;
+        let has_others = self.shared.network.connected().iter().any(|peer| node.is_named_host(&space, peer));
+        if !has_others {
+            return;
+        }
+        match node.blobs().set_aside(&hash, rotten) {
+            Ok(true) => {
+                tracing::warn!(%space, %hash, "a damaged value is fetched again");
+                self.shared.fetcher.want(&Occurrence { space, epoch }, hash, size, Urgency::Soon);
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%hash, %error, "cannot set a damaged file aside"),
+        }
+    }
+
     /// Wants the values of new winners that are not here.
     pub(super) async fn want(&self, node: &Node, space: &SpaceId, wanted: Vec<WantedValue>) {
         if wanted.is_empty() {
@@ -101,20 +132,13 @@ impl Replication {
                 fetcher.forget(&value);
             }
             let page = node.wanted_values(after.take(), LOOK_MAX).await;
-            let is_last = page.len() < LOOK_MAX;
-            let mut is_full = false;
+            let pause = walk(&mut after, page.last().map(|wanted| wanted.name.clone()), page.len());
             for wanted in page {
-                after = Some(wanted.name);
                 let at = Occurrence { space: wanted.space, epoch: wanted.epoch };
-                if !self.shared.fetcher.want(&at, wanted.hash, wanted.size, Urgency::Soon) {
-                    is_full = true;
-                    break;
-                }
+                // What does not fit has its turn when the walk is here again; others behind it may fit now.
+                self.shared.fetcher.want(&at, wanted.hash, wanted.size, Urgency::Soon);
             }
-            if is_last || is_full {
-                after = None;
-            }
-            tokio::time::sleep(if is_last || is_full { LOOK_INTERVAL } else { LOOK_PAUSE }).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -127,5 +151,26 @@ impl Replication {
             let server = server.clone();
             self.spawn(async move { server.serve_stream(stream, peer).await });
         }
+    }
+}
+
+/// Where the walk goes on after a page of so many values, and when: always behind the last one, and from the start when there
+/// are no more.
+fn walk(after: &mut Option<Vec<u8>>, last: Option<Vec<u8>>, page_len: usize) -> Duration {
+    let is_end = page_len < LOOK_MAX;
+    *after = last.filter(|_| !is_end);
+    if is_end { LOOK_INTERVAL } else { LOOK_PAUSE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_walk_comes_to_every_value_before_it_begins_anew() {
+        let mut after = None;
+        assert_eq!(walk(&mut after, Some(vec![1]), LOOK_MAX), LOOK_PAUSE);
+        assert_eq!(after, Some(vec![1]));
+        assert_eq!((walk(&mut after, Some(vec![2]), LOOK_MAX - 1), after), (LOOK_INTERVAL, None));
     }
 }

@@ -53,6 +53,14 @@ impl World {
         self.plan.handle_end(self.now, ask.call, got, end)
     }
 
+    fn come(&mut self, number: u8) {
+        self.plan.handle_peer(&host(number), &BTreeSet::from([place("default").space]));
+    }
+
+    fn want_at(&mut self, number: u8, space: &str, urgency: Urgency) -> bool {
+        self.plan.want(self.now, key(number, 10), &place(space), urgency, &Groups::default())
+    }
+
     fn pass(&mut self, delay_ms: i64) {
         self.now = self.now.plus(delay_ms);
     }
@@ -109,6 +117,55 @@ fn so_many_stripes_are_under_way_and_no_more() {
 }
 
 #[test]
+fn a_space_has_a_quarter_of_the_requests_while_others_want_something() {
+    let mut world = World::new(100);
+    (0..50).for_each(|number| assert!(world.want_at(number, "greedy", Urgency::Now)));
+    (50..58).for_each(|number| assert!(world.want_at(number, "other", Urgency::Soon)));
+    let asks = world.poll_all();
+    let of = |name: &str| asks.iter().filter(|ask| ask.at == place(name)).count();
+    assert_eq!((of("greedy"), of("other")), (24, 8), "what others leave is not left unused");
+    assert!(asks[..8].iter().all(|ask| ask.at == place("greedy")));
+    assert!(asks[8..16].iter().all(|ask| ask.at == place("other")));
+}
+
+#[test]
+fn values_whose_hosts_are_at_work_do_not_stand_in_front_of_others() {
+    let mut world = World::new(0);
+    let hosts = |space: &SpaceId| {
+        let is_other = *space == place("other").space;
+        if is_other { vec![host(9)] } else { vec![host(1), host(2)] }
+    };
+    let want = |world: &mut World, number: u16, name: &str| {
+        let mut hash = [0; 32];
+        hash[..2].copy_from_slice(&number.to_be_bytes());
+        let key = BlobKey { hash: BlobHash(hash), size: 10 };
+        assert!(world.plan.want(world.now, key, &place(name), Urgency::Soon, &Groups::default()));
+    };
+    (0..1_000).for_each(|number| want(&mut world, number, "full"));
+    // One host has as much as it may; of the other it is known that it has none of the first ones.
+    let mut refused = 0;
+    while let Some(ask) = world.plan.poll(world.now, &hosts) {
+        if ask.peer == host(2) && refused < 700 {
+            refused += 1;
+            world.end(&ask, End::NotFound);
+        }
+    }
+    for peer in [1, 2].map(host) {
+        assert_eq!(world.plan.peers[&peer].flights, 2, "both are full");
+    }
+    want(&mut world, 2_000, "other");
+    assert_eq!(world.plan.poll(world.now, &hosts).map(|ask| ask.peer), Some(host(9)));
+    // The other one becomes free and is asked for nothing it does not have: a few looks pass over what is blocked.
+    let free: Vec<Call> = world.plan.flights.iter().filter(|(_, f)| f.peer == host(2)).map(|(call, _)| *call).collect();
+    for call in free {
+        world.plan.handle_end(world.now, call, 0..0, End::NotFound);
+    }
+    want(&mut world, 2_001, "other");
+    let asked: Vec<HostKey> = (0..8).flat_map(|_| world.plan.poll(world.now, &hosts)).map(|ask| ask.peer).collect();
+    assert!(asked.contains(&host(9)), "{asked:?}");
+}
+
+#[test]
 fn what_somebody_waits_for_comes_first() {
     let mut world = World::new(1);
     world.want(key(1, 10 * MIB), Urgency::Soon);
@@ -153,7 +210,7 @@ fn the_pause_grows_while_nobody_has_it_and_a_peer_that_comes_ends_it() {
     let ask = world.poll().expect("a request");
     world.end(&ask, End::NotFound);
     assert_eq!(world.poll(), None);
-    world.plan.handle_peer(&host(0));
+    world.come(0);
     assert!(world.poll().is_some());
 }
 
@@ -163,8 +220,20 @@ fn a_value_is_asked_for_as_soon_as_a_host_comes() {
     world.want(key(1, 10), Urgency::Soon);
     assert_eq!(world.poll(), None);
     world.hosts.push(host(1));
-    world.plan.handle_peer(&host(1));
+    world.come(1);
     assert!(world.poll().is_some());
+}
+
+#[test]
+fn a_peer_that_hosts_nothing_wanted_wakes_nothing() {
+    let mut world = World::new(1);
+    world.want(key(1, 10), Urgency::Soon);
+    let ask = world.poll().expect("a request");
+    world.end(&ask, End::NotFound);
+    assert_eq!(world.poll(), None);
+    world.plan.handle_peer(&host(0), &BTreeSet::from([place("other").space]));
+    assert_eq!((world.poll(), world.plan.ready.len()), (None, 0));
+    assert_eq!(world.plan.spaces(), BTreeSet::from([place("default").space]));
 }
 
 #[test]
@@ -173,7 +242,7 @@ fn a_peer_that_lied_is_not_asked_for_that_value_for_an_hour() {
     world.want(key(1, 10), Urgency::Soon);
     let ask = world.poll().expect("a request");
     world.end(&ask, End::Bad);
-    world.plan.handle_peer(&host(0));
+    world.come(0);
     world.want(key(1, 10), Urgency::Now);
     world.pass(3_599_999);
     assert_eq!(world.poll(), None);
@@ -246,6 +315,65 @@ fn a_value_is_asked_for_in_each_space_it_stands_in() {
 }
 
 #[test]
+fn a_place_where_somebody_waits_is_taken_though_there_are_many() {
+    let mut world = World::new(0);
+    let hosts = |space: &SpaceId| if *space == place("fifth").space { vec![host(1)] } else { Vec::new() };
+    for name in ["first", "second", "third", "fourth"] {
+        assert!(world.want_at(1, name, Urgency::Soon));
+    }
+    assert!(world.want_at(1, "fifth", Urgency::Now));
+    assert_eq!(world.plan.poll(world.now, &hosts).map(|ask| ask.at), Some(place("fifth")));
+}
+
+#[test]
+fn a_place_that_brings_nothing_gives_way_to_another_one() {
+    let mut world = World::new(0);
+    let hosts = |space: &SpaceId| match () {
+        () if *space == place("first").space => vec![host(1)],
+        () if *space == place("fifth").space => vec![host(5)],
+        () => Vec::new(),
+    };
+    for name in ["first", "second", "third", "fourth"] {
+        assert!(world.want_at(1, name, Urgency::Soon));
+    }
+    world.want_at(1, "fifth", Urgency::Soon);
+    let ask = world.plan.poll(world.now, &hosts).expect("a request");
+    assert_eq!((&ask.at, world.plan.poll(world.now, &hosts)), (&place("first"), None));
+    world.end(&ask, End::NotFound);
+    assert_eq!(world.plan.poll(world.now, &hosts), None, "until then nothing was known against the others");
+    world.want_at(1, "fifth", Urgency::Soon);
+    assert_eq!(world.plan.poll(world.now, &hosts).map(|ask| ask.at), Some(place("fifth")));
+    assert!(world.plan.blobs[&key(1, 10)].at.contains(&place("first")), "a deserted place went first");
+}
+
+#[test]
+fn who_said_that_it_does_not_have_a_value_is_known_until_it_comes_again() {
+    let mut world = World::new(2);
+    world.want(key(1, 10), Urgency::Soon);
+    let first = world.poll().expect("a request");
+    world.end(&first, End::NotFound);
+    let second = world.poll().expect("a request");
+    world.end(&second, End::Broken);
+    let missing = |world: &World, name: &str| world.plan.missing_at(&BlobHash([1; 32]), &place(name).space);
+    assert_eq!(missing(&world, "default"), BTreeSet::from([first.peer]), "trouble says nothing");
+    assert_eq!(missing(&world, "other"), BTreeSet::new());
+    world.come(first.peer.0[0]);
+    assert_eq!(missing(&world, "default"), BTreeSet::new());
+}
+
+#[test]
+fn what_is_lost_is_asked_for_all_over_again() {
+    let mut world = World::new(1);
+    world.want(key(1, 2 * MIB), Urgency::Soon);
+    let asks = world.poll_all();
+    assert_eq!(asks.len(), 2);
+    assert!(!world.end(&asks[0], End::Whole) && !world.end(&asks[1], End::Lost));
+    world.pass(10_000);
+    let again: Vec<_> = world.poll_all().into_iter().map(|ask| ask.groups).collect();
+    assert_eq!(again, [0..64, 64..128]);
+}
+
+#[test]
 fn what_is_forgotten_is_not_asked_for_and_its_requests_end() {
     let mut world = World::new(1);
     world.want(key(1, 10), Urgency::Soon);
@@ -292,6 +420,38 @@ fn only_so_much_is_wanted_and_what_is_urgent_finds_room() {
     assert!(want(1, Urgency::Soon), "what was wanted first stays");
     assert!(!want(3, Urgency::Soon), "what was wanted last made room");
     assert_eq!(world.plan.wanted(), 3);
+}
+
+#[test]
+fn a_space_that_fills_the_list_gives_way_to_others_up_to_their_part() {
+    let mut world = World::new(0);
+    world.plan.settings.wants_max = 16;
+    assert!((1..=16).all(|number| world.want_at(number, "greedy", Urgency::Soon)), "while there is room");
+    assert!(!world.want_at(17, "greedy", Urgency::Soon));
+    assert!(world.want_at(18, "other", Urgency::Soon) && world.want_at(19, "other", Urgency::Soon));
+    assert!(!world.want_at(20, "other", Urgency::Soon), "it has its part");
+    assert_eq!(world.plan.wanted(), 16);
+    assert!(!world.plan.contains(&key(16, 10)) && world.plan.contains(&key(1, 10)), "the last ones gave way");
+}
+
+#[test]
+fn what_nobody_has_gives_way_to_what_comes() {
+    let mut world = World::new(1);
+    world.plan.settings.wants_max = 8;
+    (1..=8).for_each(|number| assert!(world.want_at(number, "default", Urgency::Soon)));
+    for _ in 0..2 {
+        let ask = world.poll().expect("a request");
+        world.end(&ask, End::NotFound);
+    }
+    let asks = world.poll_all();
+    assert_eq!(asks.len(), 2);
+    for ask in &asks {
+        world.end(ask, End::Broken);
+    }
+    world.poll_all();
+    assert!(world.want_at(9, "default", Urgency::Soon) && world.want_at(10, "default", Urgency::Soon));
+    assert!(!world.plan.contains(&key(1, 10)) && !world.plan.contains(&key(2, 10)));
+    assert!(!world.want_at(11, "default", Urgency::Soon), "of the others it is not known");
 }
 
 #[test]

@@ -113,6 +113,35 @@ async fn a_peer_that_stalls_is_given_up_and_one_that_is_slow_gets_a_second_besid
 }
 
 #[tokio::test]
+async fn a_peer_that_drips_is_given_up_after_the_time_of_a_stripe() {
+    let pair = Pair::new();
+    let hash = pair.source.put(&content(1, MIB)).await;
+    let drip: Behaviour = Arc::new(|mut stream| {
+        async move {
+            stream.write_u8(Status::Follows.byte()).await.ok();
+            while stream.write_u8(0).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        .boxed()
+    });
+    pair.net.set(host(1), drip);
+    let mut options = options();
+    options.stripe = Duration::from_millis(50);
+    options.settings.endgame_ms = 1_000_000;
+    let fetcher = pair.start(options);
+    fetcher.want(&place(), hash, MIB as u64, Urgency::Soon);
+    let asked_again = async {
+        // What little came is a lie, but that is found out only when the request has ended.
+        while fetcher.counters().bad == 0 && pair.net.opened.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, asked_again).await.expect("the request ends though bytes come");
+    fetcher.stop().await;
+}
+
+#[tokio::test]
 async fn half_from_a_peer_that_dies_and_the_rest_from_another() {
     let pair = Pair::new();
     let bytes = content(1, 10 * MIB);

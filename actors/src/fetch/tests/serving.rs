@@ -77,7 +77,9 @@ async fn a_rotten_file_is_not_found_and_a_new_one_of_its_name_is() {
     let bytes = content(1, 3 * MIB);
     let hash = source.put(&bytes).await;
     let path = crate::blobs::file_of(source.dir.path(), &hash);
-    let server = source.server();
+    let held = source.held();
+    let told = Arc::clone(&held.rotten);
+    let server = Server::new(Arc::new(held), LONG);
     let whole = request(hash, bytes.len() as u64, 0, bytes.len() as u64);
     let mut rotten = bytes.to_vec();
     rotten[2 * MIB] ^= 1;
@@ -85,6 +87,7 @@ async fn a_rotten_file_is_not_found_and_a_new_one_of_its_name_is() {
     for _ in 0..2 {
         assert_eq!(ask(&server, &whole).await, Status::NotFound.byte());
     }
+    assert_eq!(told.load(Ordering::SeqCst), 2, "whoever can replace it hears of it");
     source.put(&bytes).await;
     assert_eq!(ask(&server, &whole).await, Status::Follows.byte());
     // It rots after its tree was made: the range in which it did breaks off, and then it is not found.
