@@ -81,6 +81,12 @@ impl Peer {
         renew
     }
 
+    /// The clock was set back.
+    pub(super) fn set_back(&mut self, back_ms: i64) {
+        self.compare_at = self.compare_at.plus(-back_ms);
+        self.pulls.set_back(back_ms);
+    }
+
     /// When something is to be done.
     pub(super) fn next_time(&self) -> Option<Millis> {
         let compare = self.comparing.is_none().then_some(self.compare_at);
@@ -257,6 +263,13 @@ impl Pulls {
     pub(super) fn keep_rests_of(&mut self, spaces: &[SpaceId]) {
         let kept: BTreeSet<&SpaceId> = spaces.iter().collect();
         self.rests.retain(|space, _| kept.contains(space) || self.wants.contains_key(space));
+    }
+
+    fn set_back(&mut self, back_ms: i64) {
+        let rests = self.rests.values_mut().chain(self.wholes.values_mut());
+        rests.for_each(|rest| rest.until = rest.until.plus(-back_ms));
+        let resting = std::mem::take(&mut self.resting);
+        self.resting = resting.into_iter().map(|(until, space)| (until.plus(-back_ms), space)).collect();
     }
 
     fn next_time(&self) -> Option<Millis> {
