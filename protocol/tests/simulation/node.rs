@@ -289,7 +289,7 @@ impl Node {
     }
 
     fn items(&self, now: kvspace_protocol::id::Millis, peer: &HostKey) -> Items {
-        Items::new(self.named_items(now, peer).into_keys())
+        Items::of(self.named_items(now, peer))
     }
 
     fn named_items(&self, now: kvspace_protocol::id::Millis, peer: &HostKey) -> BTreeMap<[u8; 32], SpaceId> {
@@ -312,8 +312,8 @@ impl Node {
                         self.send(peer, &Request::Compare(message), About::Compare(call, peer, comparison));
                     }
                     Ok(Step::Done(items)) => {
-                        let named = self.named_items(now, &peer);
-                        let differ = items.iter().filter_map(|item| named.get(item).cloned()).collect();
+                        let named = comparison.items();
+                        let differ = items.iter().filter_map(|item| named.space_of(item).cloned()).collect();
                         self.replicator.handle_compared(now, call, Compared::Differ(differ));
                     }
                     Err(_) => self.replicator.handle_compared(now, call, Compared::Failed),
