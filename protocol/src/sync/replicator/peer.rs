@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     id::{HostKey, Millis, SpaceId},
-    limits::{EPOCH_BODY_BYTES_MAX, MESSAGE_EPOCHS_MAX, NAMES_MAX, NOT_FOUND_INTERVALS, PULLS_WAITING_MAX, RETRY_MS,
+    limits::{
+        EPOCH_BODY_BYTES_MAX, MESSAGE_EPOCHS_MAX, NAMES_MAX, NOT_FOUND_INTERVALS, PULLS_WAITING_MAX, RETRY_MS,
         WHOLE_DOUBLINGS_MAX,
     },
     sync::message::{Pushed, Sent},
