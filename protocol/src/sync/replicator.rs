@@ -130,6 +130,17 @@ pub enum Ask {
     Epochs(Vec<EpochId>),
 }
 
+/// [`Ask`] in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// What is lacking by the heads that are here.
+    ByHeads,
+    /// What is lacking by branches.
+    ByBranches,
+    /// So many epochs.
+    Epochs(usize),
+}
+
 /// The outcome of comparing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Compared {
@@ -175,7 +186,7 @@ pub struct Known {
     /// When.
     pub at: Millis,
     /// When it was last asked for something, and for what.
-    pub asked: Option<(Millis, Ask)>,
+    pub asked: Option<(Millis, Asked)>,
     /// What was pushed to it since did not arrive.
     pub missed: bool,
 }

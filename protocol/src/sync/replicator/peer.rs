@@ -15,8 +15,8 @@ use super::{
 use crate::{
     id::{HostKey, Millis, SpaceId},
     limits::{
-        EPOCH_BODY_BYTES_MAX, MESSAGE_EPOCHS_MAX, NAMES_MAX, NOT_FOUND_INTERVALS, PULLS_WAITING_MAX, RETRY_MS,
-        WHOLE_DOUBLINGS_MAX,
+        EPOCH_BODY_BYTES_MAX, MESSAGE_EPOCHS_MAX, NAMES_MAX, NOT_FOUND_INTERVALS, PULLS_NAMED_MAX, PULLS_WAITING_MAX,
+        RETRY_MS, WHOLE_DOUBLINGS_MAX,
     },
     sync::message::{Pushed, Sent},
 };
@@ -118,6 +118,8 @@ pub(super) struct Pulls {
     /// Those that rest until then.
     resting: BTreeSet<(Millis, SpaceId)>,
     under_way: usize,
+    /// How many of those that wait or rest go on by name.
+    named: usize,
     rests: BTreeMap<SpaceId, Rest>,
     /// Spaces of which all was asked for in vain: not again until then.
     wholes: BTreeMap<SpaceId, Rest>,
@@ -193,6 +195,7 @@ impl Pulls {
             want.task.cause = cause;
         }
         self.under_way += 1;
+        self.named -= usize::from(want.task.is_by_name());
         Some((space, want.task.clone()))
     }
 
@@ -211,6 +214,18 @@ impl Pulls {
         self.rests.remove(&space);
         if rest_ms > 0 {
             self.rests.insert(space.clone(), Rest { until: now.plus(rest_ms), failures: 0 });
+        }
+        self.enqueue_begun(now, space);
+    }
+
+    /// A pull that has begun waits for its next step.
+    fn enqueue_begun(&mut self, now: Millis, space: SpaceId) {
+        if let Some(Want { task, .. }) = self.wants.get_mut(&space).filter(|want| want.task.is_by_name()) {
+            if self.named < PULLS_NAMED_MAX {
+                self.named += 1;
+            } else {
+                task.begin_again();
+            }
         }
         self.enqueue(now, space);
     }
@@ -251,7 +266,7 @@ impl Pulls {
     pub(super) fn later(&mut self, now: Millis, space: SpaceId, interval_ms: i64, random: &mut Random) {
         self.under_way -= 1;
         self.rest(now, &space, interval_ms, random);
-        self.enqueue(now, space);
+        self.enqueue_begun(now, space);
     }
 
     fn rest(&mut self, now: Millis, space: &SpaceId, most_ms: i64, random: &mut Random) {
