@@ -252,6 +252,10 @@ impl Replicator {
     pub fn handle_committed(&mut self, now: Millis, committed: Committed) {
         self.read_clock(now);
         let Committed { space, epochs, hosts } = committed;
+        // A host that is none any more gets nothing, not even what was committed before.
+        for (_, peer) in self.peers.iter_mut().filter(|(key, _)| !hosts.contains(key)) {
+            peer.pushes.forget(&space);
+        }
         for New { sent, mut told } in epochs {
             let connected = hosts.iter().filter(|host| self.peers.contains_key(*host));
             let targets: Vec<HostKey> = connected.filter(|host| !told.contains(*host)).copied().collect();

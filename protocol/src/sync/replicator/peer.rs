@@ -317,6 +317,12 @@ impl Pushes {
         }
     }
 
+    /// Drops those of a space.
+    pub(super) fn forget(&mut self, space: &SpaceId) {
+        self.queue.retain(|queued| queued.space != *space);
+        self.bytes = self.queue.iter().map(|queued| queued.sent.size_bytes()).sum();
+    }
+
     /// What fits one message, one epoch at least.
     pub(super) fn next_batch(&mut self, bytes_max: usize) -> Vec<Pushed> {
         let mut batch: Vec<Pushed> = Vec::new();

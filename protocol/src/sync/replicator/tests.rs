@@ -580,6 +580,23 @@ fn pushes_to_a_peer_come_one_after_another_and_in_batches() {
 }
 
 #[test]
+fn what_waits_for_a_host_is_dropped_when_it_is_one_no_more() {
+    let mut scene = Scene::new(2);
+    scene.asked();
+    scene.committed(1, &[], &[1, 2]);
+    let pushes = scene.asked().pushes;
+    scene.committed(2, &[], &[1, 2]);
+    scene.committed(3, &[], &[2]);
+    for (call, _, _) in pushes {
+        scene.replicator.handle_pushed(scene.now, call, Some(vec![Verdict::Taken]));
+    }
+    let pushes = scene.asked().pushes;
+    assert_eq!(pushes.iter().map(|(_, peer, _)| *peer).collect::<Vec<_>>(), [peer(2)]);
+    let states: Vec<_> = scene.replicator.peers().map(|peer| (peer.to_push, peer.to_push_bytes)).collect();
+    assert_eq!(states, [(0, 0), (0, 0)]);
+}
+
+#[test]
 fn when_too_much_waits_the_oldest_is_left_to_comparing() {
     let mut scene = Scene::new(1);
     scene.asked();
