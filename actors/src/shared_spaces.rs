@@ -32,7 +32,6 @@ pub(crate) struct SharedSpaces {
 struct Known {
     /// By number; the latest of each space that was asked for or has changed since.
     items: BTreeMap<u32, (SpaceId, [u8; 32])>,
-    by_item: BTreeMap<[u8; 32], u32>,
     peers: BTreeMap<HostKey, Peer>,
     /// Counts the times that a host was named for another space.
     named: u64,
@@ -68,20 +67,15 @@ impl SharedSpaces {
         };
         let mut known = self.known();
         let known = known.get_or_insert_default();
-        let items = Items::new(spaces.iter().filter_map(|number| Some(known.items.get(number)?.1)));
+        let items = Items::of(spaces.iter().filter_map(|number| {
+            let (space, item) = known.items.get(number)?;
+            Some((*item, space.clone()))
+        }));
         // Not if the peer was named for another space meanwhile.
         if known.named == named && (known.peers.len() < PEERS_MAX || known.peers.contains_key(peer)) {
             known.peers.insert(*peer, Peer { spaces, items: Some(items.clone()) });
         }
         Ok(items)
-    }
-
-    /// The space with this item, as it is now; `None` when it has changed since.
-    pub(crate) fn space_of(&self, item: &[u8; 32]) -> Option<SpaceId> {
-        let known = self.known();
-        let known = known.as_ref()?;
-        let (space, _) = known.items.get(known.by_item.get(item)?)?;
-        Some(space.clone())
     }
 
     /// A commit of a space is in the index, and this is its DAG now. The commits of one space come in their order.
@@ -135,10 +129,7 @@ impl SharedSpaces {
 
 impl Known {
     fn set(&mut self, number: u32, space: &SpaceId, item: [u8; 32]) {
-        if let Some((_, before)) = self.items.insert(number, (space.clone(), item)) {
-            self.by_item.remove(&before);
-        }
-        self.by_item.insert(item, number);
+        self.items.insert(number, (space.clone(), item));
     }
 }
 
@@ -210,13 +201,14 @@ mod tests {
         /// The spaces that `other` has not like this, as seen between this side's `peer` and the other's.
         fn differ(&self, peer: &HostKey, other: &Self, here: &HostKey) -> Vec<SpaceId> {
             let theirs = other.shared.items(here).expect("the index reads");
-            let (mut comparison, mut message) = Comparison::begin(&self.shared.items(peer).expect("the index reads"));
+            let ours = self.shared.items(peer).expect("the index reads");
+            let (mut comparison, mut message) = Comparison::begin(&ours);
             loop {
                 match comparison.step(&theirs.answer(&message).expect("answered")).expect("answered") {
                     Step::Send(next) => message = next,
                     Step::Done(items) => {
                         let mut spaces: Vec<_> =
-                            items.iter().map(|item| self.shared.space_of(item).expect("still so")).collect();
+                            items.iter().map(|item| ours.space_of(item).cloned().expect("one of ours")).collect();
                         spaces.sort();
                         return spaces;
                     }
@@ -254,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_anew_while_nothing_happens_and_a_stale_item_names_nothing() {
+    fn nothing_is_made_anew_while_nothing_happens_and_a_space_that_changes_is_found_by_the_item_it_had() {
         let mut side = Side::new();
         side.commit(&space(0), &[PEER]);
         side.commit(&space(1), &[OTHER]);
@@ -263,14 +255,14 @@ mod tests {
             known.as_ref().and_then(|known| known.peers.get(peer)).is_some_and(|peer| peer.items.is_some())
         };
         assert!(side.shared.known().is_none(), "nobody has asked");
-        side.shared.items(&PEER).expect("the index reads");
+        let before = side.shared.items(&PEER).expect("the index reads");
         assert!(cached(&side, &PEER) && !cached(&side, &OTHER));
         side.commit(&space(1), &[]);
         assert!(cached(&side, &PEER), "it is none of the peer's");
         let item = compare::item(&space(0), &side.dags[&space(0)].frontier().collect::<Vec<_>>());
-        assert_eq!(side.shared.space_of(&item), Some(space(0)));
         side.commit(&space(0), &[]);
         assert!(!cached(&side, &PEER));
-        assert_eq!(side.shared.space_of(&item), None);
+        assert_eq!(before.space_of(&item), Some(&space(0)));
+        assert_eq!(side.shared.items(&PEER).expect("the index reads").space_of(&item), None);
     }
 }

@@ -81,6 +81,10 @@ pub const SHOWN_MAX: usize = PROOFS_MAX + 1;
 pub const PULLS_WAITING_MAX: usize = 64 * 1024;
 /// Spaces at peers whose heads are remembered: about 500 bytes each.
 pub const KNOWN_MAX: usize = 16 * 1024;
+/// Heads of all these: 32 bytes each.
+pub const KNOWN_HEADS_MAX: usize = 256 * 1024;
+/// Pulls from one peer that wait to go on by name: up to 8 KiB each. Others begin again.
+pub const PULLS_NAMED_MAX: usize = 1024;
 /// Branches told at first when heads are not known to the other; four times as many each time that is not enough.
 pub const TIPS_FIRST: usize = 32;
 /// Steps back by name in one pull that bring nothing into the log: what they bring has to fit the waiting room.

@@ -20,6 +20,6 @@ mod serve;
 pub use have::Have;
 pub use message::{BrokenMessage, Cursor, Pushed, Refused, Request, Response, Sent, Verdict};
 pub use replicator::{
-    Ask, Call, Committed, Compared, Known, New, Output, PeerState, Pull, Pulled, Replicator, Settings,
+    Ask, Asked, Call, Committed, Compared, Known, New, Output, PeerState, Pull, Pulled, Replicator, Settings,
 };
 pub use serve::{Source, serve_get, serve_pull};

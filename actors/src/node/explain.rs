@@ -9,7 +9,7 @@ use kvspace_protocol::{
     id::{Did, EpochId, HostKey, Millis, SpaceId},
     kv::Effect,
     space::{DeadReason, Explained, Rule, View as _, Worth},
-    sync::{Ask, Known},
+    sync::{Asked, Known},
 };
 
 use super::{
@@ -182,7 +182,7 @@ impl Node {
             is_revoked: false,
             is_here: host == self.inner.host,
             is_connected: replication.is_some_and(|replication| replication.network().is_connected(&host)),
-            asked: known.as_ref().and_then(|known| known.asked.as_ref()).map(|(at, ask)| (*at, words(ask))),
+            asked: known.as_ref().and_then(|known| known.asked.as_ref()).map(|(at, ask)| (*at, words(*ask))),
             heard: known.map(|known| (known.heads, known.at)),
             missing,
             has_all,
@@ -203,11 +203,11 @@ fn compare(hosted: &Hosted, heads: &[EpochId]) -> Result<(Vec<EpochId>, bool), I
     Ok((missing, has_all))
 }
 
-fn words(ask: &Ask) -> String {
-    match ask {
-        Ask::ByHeads(_) => "what it has beyond our heads".into(),
-        Ask::ByBranches(..) => "what it has beyond our branches".into(),
-        Ask::Epochs(epochs) => format!("{} epochs by name", epochs.len()),
+fn words(asked: Asked) -> String {
+    match asked {
+        Asked::ByHeads => "what it has beyond our heads".into(),
+        Asked::ByBranches => "what it has beyond our branches".into(),
+        Asked::Epochs(number) => format!("{number} epochs by name"),
     }
 }
 

@@ -46,11 +46,6 @@ impl Node {
         }
     }
 
-    /// The space of an item that [`Node::shared_items`] gave.
-    pub(crate) fn space_of_item(&self, item: &[u8; 32]) -> Option<SpaceId> {
-        self.inner.storage.shared.space_of(item)
-    }
-
     /// Whether the log names this peer a host of the space, its delegation in force or not.
     pub(crate) fn is_named_host(&self, space: &SpaceId, peer: &HostKey) -> bool {
         self.inner.storage.index.is_named_host(space, peer).unwrap_or(false)

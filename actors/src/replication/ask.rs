@@ -67,7 +67,7 @@ impl Replication {
                         news.drain(..)
                             .for_each(|(hosted, heads)| replicator.handle_equal(now, peer, &hosted.id, heads));
                     });
-                    return Some(ours.iter().filter_map(|item| node.space_of_item(item)).collect());
+                    return Some(ours.iter().filter_map(|item| items.space_of(item).cloned()).collect());
                 }
             }
         }

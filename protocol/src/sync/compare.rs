@@ -3,7 +3,10 @@
 //! The item of a space is a hash over its id and its frontier, so equal logs are equal items, and a space costs nothing while
 //! nothing happens in it. Only the side that asks keeps state, and only while it asks.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use negentropy::{Error, Id, Negentropy, NegentropyStorageVector};
@@ -28,7 +31,11 @@ pub fn item(space: &SpaceId, frontier: &[EpochId]) -> [u8; 32] {
 
 /// The items of the spaces shared with one peer, ready to be compared. Cheap to clone.
 #[derive(Clone)]
-pub struct Items(Arc<NegentropyStorageVector>);
+pub struct Items {
+    sorted: Arc<NegentropyStorageVector>,
+    /// The spaces, by their items.
+    spaces: Arc<BTreeMap<[u8; 32], SpaceId>>,
+}
 
 /// Why a message of a peer cannot be answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +57,20 @@ impl Items {
             storage.insert(0, Id::from_byte_array(item)).expect("it is not sealed yet");
         }
         storage.seal().expect("it is not sealed yet");
-        Self(Arc::new(storage))
+        Self { sorted: Arc::new(storage), spaces: Arc::default() }
+    }
+
+    /// The same, and keeps whose they are: a space that changes while it is compared is still found by the item it had.
+    #[must_use]
+    pub fn of(spaces: impl IntoIterator<Item = ([u8; 32], SpaceId)>) -> Self {
+        let spaces: BTreeMap<[u8; 32], SpaceId> = spaces.into_iter().collect();
+        Self { spaces: Arc::new(spaces.clone()), ..Self::new(spaces.into_keys()) }
+    }
+
+    /// The space with this item, if the items are those [`Items::of`] spaces.
+    #[must_use]
+    pub fn space_of(&self, item: &[u8; 32]) -> Option<&SpaceId> {
+        self.spaces.get(item)
     }
 
     /// Answers one message of a peer, in at most [`COMPARE_BYTES_MAX`] bytes.
@@ -65,7 +85,7 @@ impl Items {
     }
 
     fn side(&self) -> Negentropy<'_, NegentropyStorageVector> {
-        Negentropy::borrowed(&*self.0, COMPARE_BYTES_MAX as u64).expect("a frame is larger than the least")
+        Negentropy::borrowed(&*self.sorted, COMPARE_BYTES_MAX as u64).expect("a frame is larger than the least")
     }
 }
 
@@ -93,6 +113,12 @@ impl Comparison {
     pub fn begin(items: &Items) -> (Self, Bytes) {
         let first = items.side().initiate().expect("the items are sealed");
         (Self { items: items.clone(), rounds: 0, differ: BTreeSet::new() }, first.into())
+    }
+
+    /// What is compared, as it was at the beginning.
+    #[must_use]
+    pub fn items(&self) -> &Items {
+        &self.items
     }
 
     /// Takes an answer in.
@@ -147,6 +173,18 @@ mod tests {
         let (found, sizes) = compare(&ours, &ours.clone());
         assert!(found.is_empty());
         assert!(sizes.len() == 2 && sizes.iter().sum::<usize>() < 1024, "{sizes:?}");
+    }
+
+    #[test]
+    fn an_item_names_the_space_it_was_made_of() {
+        let owner = crate::id::Did::from_ed25519(&[1; 32]);
+        let space = SpaceId::new(&owner, "default").expect("a space id");
+        let before = item(&space, &[]);
+        let (mut comparison, first) = Comparison::begin(&Items::of([(before, space.clone())]));
+        let answer = Items::new([]).answer(&first).expect("the other side is honest");
+        let Ok(Step::Done(found)) = comparison.step(&answer) else { panic!("one item is found at once") };
+        assert_eq!(found, [before]);
+        assert_eq!(comparison.items().space_of(&found[0]), Some(&space));
     }
 
     #[test]

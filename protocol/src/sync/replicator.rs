@@ -44,6 +44,8 @@ pub struct Replicator {
     /// Whom was asked last, so that all have their turn.
     turn: Option<HostKey>,
     known: KnownHeads,
+    /// What the clock showed last.
+    now: Millis,
     outputs: VecDeque<Output>,
 }
 
@@ -128,6 +130,17 @@ pub enum Ask {
     Epochs(Vec<EpochId>),
 }
 
+/// [`Ask`] in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// What is lacking by the heads that are here.
+    ByHeads,
+    /// What is lacking by branches.
+    ByBranches,
+    /// So many epochs.
+    Epochs(usize),
+}
+
 /// The outcome of comparing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Compared {
@@ -173,7 +186,7 @@ pub struct Known {
     /// When.
     pub at: Millis,
     /// When it was last asked for something, and for what.
-    pub asked: Option<(Millis, Ask)>,
+    pub asked: Option<(Millis, Asked)>,
     /// What was pushed to it since did not arrive.
     pub missed: bool,
 }
@@ -214,18 +227,21 @@ impl Replicator {
             pulling: BTreeMap::new(),
             turn: None,
             known: KnownHeads::default(),
+            now: Millis(i64::MIN),
             outputs: VecDeque::new(),
         }
     }
 
     /// A peer is connected: its spaces are compared at once.
     pub fn handle_connected(&mut self, now: Millis, peer: HostKey) {
+        self.read_clock(now);
         self.peers.entry(peer).or_insert_with(|| Peer::new(now));
         self.go_on(now);
     }
 
     /// A peer is gone; what was under way with it ends without an outcome.
     pub fn handle_disconnected(&mut self, now: Millis, peer: &HostKey) {
+        self.read_clock(now);
         self.peers.remove(peer);
         self.calls.retain(|_, doing| doing.peer() != peer);
         self.pulling.retain(|_, (call, _)| self.calls.contains_key(call));
@@ -234,7 +250,12 @@ impl Replicator {
 
     /// A commit is durable.
     pub fn handle_committed(&mut self, now: Millis, committed: Committed) {
+        self.read_clock(now);
         let Committed { space, epochs, hosts } = committed;
+        // A host that is none any more gets nothing, not even what was committed before.
+        for (_, peer) in self.peers.iter_mut().filter(|(key, _)| !hosts.contains(key)) {
+            peer.pushes.forget(&space);
+        }
         for New { sent, mut told } in epochs {
             let connected = hosts.iter().filter(|host| self.peers.contains_key(*host));
             let targets: Vec<HostKey> = connected.filter(|host| !told.contains(*host)).copied().collect();
@@ -250,6 +271,7 @@ impl Replicator {
 
     /// The end of [`Output::Compare`].
     pub fn handle_compared(&mut self, now: Millis, call: Call, outcome: Compared) {
+        self.read_clock(now);
         let Some(Doing::Compare(key)) = self.calls.remove(&call) else { return };
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.comparing = None;
@@ -273,6 +295,7 @@ impl Replicator {
 
     /// The end of [`Output::Pull`].
     pub fn handle_pulled(&mut self, now: Millis, call: Call, outcome: Pulled) {
+        self.read_clock(now);
         let Some(Doing::Pull(key, space, began)) = self.calls.remove(&call) else { return };
         self.pulling.retain(|_, (last, _)| *last != call);
         let Some(peer) = self.peers.get_mut(&key) else { return };
@@ -307,6 +330,7 @@ impl Replicator {
 
     /// The end of [`Output::Push`]; `None` when no answer came.
     pub fn handle_pushed(&mut self, now: Millis, call: Call, verdicts: Option<Vec<Verdict>>) {
+        self.read_clock(now);
         let Some(Doing::Push(key, pushed)) = self.calls.remove(&call) else { return };
         let (mut verdicts, mut unknown) = (verdicts.unwrap_or_default().into_iter(), Vec::new());
         for pushed in pushed {
@@ -331,6 +355,7 @@ impl Replicator {
     /// This peer has epochs of this space that are lacking here: it pushed some whose ancestors are missing, or somebody waits
     /// for them.
     pub fn handle_behind(&mut self, now: Millis, peer: HostKey, space: SpaceId) {
+        self.read_clock(now);
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.pulls.want(now, space, Cause::Behind);
         }
@@ -356,6 +381,7 @@ impl Replicator {
 
     /// The time that `poll_timeout` named has come.
     pub fn handle_timeout(&mut self, now: Millis) {
+        self.read_clock(now);
         self.go_on(now);
     }
 
@@ -380,6 +406,17 @@ impl Replicator {
     /// All peers, for the operator.
     pub fn peers(&self) -> impl Iterator<Item = PeerState> {
         self.peers.iter().map(|(key, peer)| peer.state(*key))
+    }
+
+    /// Where the clock was set back, what is to come is as far off as before.
+    fn read_clock(&mut self, now: Millis) {
+        let back_ms = self.now.0.saturating_sub(now.0);
+        self.now = now;
+        if back_ms > 0 {
+            self.peers.values_mut().for_each(|peer| peer.set_back(back_ms));
+            self.pulling.values_mut().for_each(|(_, until)| *until = until.plus(-back_ms));
+            self.calls.values_mut().for_each(|doing| doing.set_back(back_ms));
+        }
     }
 
     /// Starts what may start now.
@@ -454,6 +491,13 @@ impl Doing {
     fn peer(&self) -> &HostKey {
         match self {
             Self::Compare(peer) | Self::Pull(peer, ..) | Self::Push(peer, _) => peer,
+        }
+    }
+
+    fn set_back(&mut self, back_ms: i64) {
+        match self {
+            Self::Pull(_, _, began) => *began = began.plus(-back_ms),
+            Self::Compare(_) | Self::Push(..) => {}
         }
     }
 }

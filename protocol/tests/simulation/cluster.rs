@@ -13,6 +13,7 @@ use kvspace_protocol::{
     authority::Proof,
     epoch::SignedEpoch,
     id::{EpochId, HostKey, SpaceId},
+    space::View,
 };
 
 use crate::{
@@ -32,6 +33,10 @@ const FAULTS_MS: i64 = 100_000;
 pub(crate) const START_OF_PEACE_MS: i64 = START_MS + FAULTS_MS;
 /// How long a request waits for its answer.
 const ANSWER_MS: i64 = 5_000;
+/// The same, where it may be the liar who answers.
+const LIAR_ANSWER_MS: i64 = 30_000;
+/// How far the clock steps that a replicator is told.
+const STEP_MS: i64 = 3_600_000;
 /// How far ahead the clock of a host may be; half a minute more than an epoch may be at once.
 const AHEAD_MS: i64 = 90_000;
 const SKEW_MS: i64 = 30_000;
@@ -87,6 +92,8 @@ pub(crate) struct Cluster {
     seen: BTreeMap<(usize, SpaceId), (u64, usize)>,
     check_percent: u64,
     has_faults: bool,
+    /// Some write on when the faults have ended.
+    has_writers: bool,
 }
 
 /// How a run ended.
@@ -130,6 +137,7 @@ impl Cluster {
             seen: BTreeMap::new(),
             check_percent: knobs.check_percent,
             has_faults: true,
+            has_writers: seed % 4 == 1 && knobs.compares && knobs.repairs,
             nodes,
             dice,
         };
@@ -198,6 +206,9 @@ impl Cluster {
     pub(crate) fn run(&mut self) -> Outcome {
         self.run_until(START_OF_PEACE_MS, |_| false);
         self.heal();
+        if self.has_writers {
+            self.write_steadily();
+        }
         let healed_ms = self.now_ms;
         let is_equal = |cluster: &Self| cluster.difference().is_none();
         self.run_until(healed_ms + BOUND_MS, is_equal);
@@ -296,8 +307,11 @@ impl Cluster {
             self.numbers += 1;
             let id = self.numbers;
             self.open.insert(id, (number, about));
-            self.at(ANSWER_MS, Event::NoAnswer { node: number, id });
-            if let Some(to) = self.end(&to) {
+            let to = self.end(&to);
+            let wait_ms = if to.is_some_and(|to| to >= NODES) { LIAR_ANSWER_MS } else { ANSWER_MS };
+            self.at(wait_ms, Event::NoAnswer { node: number, id });
+            if let Some(to) = to {
+                self.assert_may_tell(number, to, &request);
                 self.post(number, to, Packet::Ask { id, bytes: request });
             }
         }
@@ -337,8 +351,10 @@ impl Cluster {
         match packet {
             Packet::Ask { id, bytes } if to < NODES => {
                 let mut answer = None;
-                self.touch(to, |node, now_ms| answer = Some(node.answer(now_ms, sender, &bytes)));
+                let request = bytes;
+                self.touch(to, |node, now_ms| answer = Some(node.answer(now_ms, sender, &request)));
                 if let Some(bytes) = answer {
+                    self.assert_may_answer(to, from, &request, &bytes);
                     self.post(to, from, Packet::Answer { id, bytes });
                 }
             }
@@ -346,7 +362,13 @@ impl Cluster {
                 let log = self.some_log(0);
                 let liar = self.liar.as_mut().expect("the last end");
                 if let Some(bytes) = liar.answer(&mut self.dice, &log, &bytes) {
-                    self.post(to, from, Packet::Answer { id, bytes });
+                    let packet = Packet::Answer { id, bytes };
+                    if self.dice.chance(30) {
+                        // Just in time.
+                        self.at(LIAR_ANSWER_MS - 1_000, Event::Deliver { from: to, to: from, packet });
+                    } else {
+                        self.post(to, from, packet);
+                    }
                 }
             }
             Packet::Answer { id, bytes } => {
@@ -391,6 +413,10 @@ impl Cluster {
             0..70 => (0..=self.dice.below(3)).for_each(|_| self.call()),
             70..77 => self.cut_off(),
             77..83 => self.restart(),
+            83..87 => {
+                let node = self.dice.below(NODES);
+                self.nodes[node].stepped_ms = STEP_MS;
+            }
             _ => self.lie(),
         }
     }
@@ -502,11 +528,13 @@ impl Cluster {
     }
 
     fn lie(&mut self) {
+        let everybody: Vec<HostKey> = (0..self.ends()).map(|end| self.key(end)).collect();
         let Some(mut liar) = self.liar.take() else { return };
         let logs = (0..SPACES).map(|number| (self.owners[number].space.clone(), self.some_log(number))).collect();
         let sessions: Vec<Session> = self.clients[0].iter().map(|client| client.session.clone()).collect();
         for _ in 0..1 + self.dice.below(3) {
-            if let Some(bytes) = liar.attack(&mut self.dice, &logs, &sessions, !self.has_faults) {
+            let attack = liar.attack(&mut self.dice, &logs, &sessions, &everybody, !self.has_faults);
+            if let Some(bytes) = attack {
                 let to = self.dice.below(NODES);
                 self.numbers += 1;
                 let packet = Packet::Ask { id: self.numbers, bytes };
@@ -531,6 +559,7 @@ impl Cluster {
         self.events.retain(|_, event| !matches!(event, Event::Start { .. } | Event::Connect { .. }));
         for node in &mut self.nodes {
             node.is_up = true;
+            node.stepped_ms = 0;
         }
         for pair in self.pairs() {
             self.connect(pair, true);
@@ -540,20 +569,48 @@ impl Cluster {
         }
     }
 
+    /// Two hosts go on writing until all have what was there when the faults ended.
+    fn write_steadily(&mut self) {
+        let held: BTreeSet<EpochId> = self.hosts_of_first().flat_map(|host| host.log.iter().map(world::id)).collect();
+        let has_all = |cluster: &Self| {
+            let is_held = |host: &world::Host, id| host.view.epoch(id).expect("the view reads").is_some();
+            cluster.hosts_of_first().all(|host| held.iter().all(|id| is_held(host, id)))
+        };
+        let end_ms = self.now_ms + BOUND_MS;
+        while !has_all(self) {
+            assert!(self.now_ms < end_ms, "what was there is not everywhere while others write");
+            for node in 0..2 {
+                self.write(0, node);
+            }
+            self.run_until(self.now_ms + 1_000, |_| false);
+        }
+    }
+
+    fn hosts_of_first(&self) -> impl Iterator<Item = &world::Host> {
+        let nodes = self.nodes.iter().filter(|node| !self.removed.contains(&node.key));
+        nodes.filter_map(|node| node.spaces.get(&self.owners[0].space)).map(|hosted| &hosted.host)
+    }
+
     /// A put at each host of each space, so that each has something that only it has.
     pub(crate) fn write_everywhere(&mut self) {
         for number in 0..SPACES {
             for node in 0..NODES - number {
-                let space = self.owners[number].space.clone();
-                let session = self.owners[number].session(u8::try_from(200 + node).expect("few"));
-                self.touch(node, |node, _| {
-                    let host = &mut node.spaces.get_mut(&space).expect("it is hosted").host;
-                    let write = session.put_write(host, "last", &[0]);
-                    let borrowed = vec![session.delegation.clone()];
-                    host.send(kvspace_protocol::space::Write { borrowed, ..write });
-                });
+                self.write(number, node);
             }
         }
+    }
+
+    /// A put of a client that nobody takes anything away from.
+    fn write(&mut self, number: usize, node: usize) {
+        let space = self.owners[number].space.clone();
+        let session = self.owners[number].session(u8::try_from(200 + node).expect("few"));
+        let bytes = self.now_ms.to_be_bytes();
+        self.touch(node, |node, _| {
+            let host = &mut node.spaces.get_mut(&space).expect("it is hosted").host;
+            let write = session.put_write(host, "last", &bytes);
+            let borrowed = vec![session.delegation.clone()];
+            host.send(kvspace_protocol::space::Write { borrowed, ..write });
+        });
     }
 }
 

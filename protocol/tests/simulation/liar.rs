@@ -1,11 +1,12 @@
 //! A host that the owner names and that lies: it forges, replays, floods, and names what it never gives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use kvspace_protocol::{
     epoch::{Epoch, SignedEpoch},
     id::{EpochId, HostKey, SpaceId},
+    limits::{GET_RUN_EPOCHS, HEADS_MAX},
     sync::{Cursor, Have, Pushed, Refused, Request, Response, Sent, Verdict, compare::Items},
 };
 
@@ -20,6 +21,7 @@ pub(crate) struct Liar {
     space: SpaceId,
     /// Its own epochs: incarnation, number and clock.
     pub(crate) forged: Vec<(SignedEpoch, u64, u64, u64)>,
+    has_forked: bool,
 }
 
 fn sent(epoch: SignedEpoch) -> Sent {
@@ -30,11 +32,37 @@ fn random_id(dice: &mut Dice) -> EpochId {
     EpochId::of(&dice.next().to_be_bytes())
 }
 
+fn low_id(dice: &mut Dice) -> EpochId {
+    let mut id = random_id(dice);
+    id.0[..8].fill(0);
+    id
+}
+
 impl Liar {
     pub(crate) fn new(owner: &Owner, seed: u8) -> Self {
         let forger = Forger::new(owner, seed);
         let key = HostKey(forger.key.verifying_key().to_bytes());
-        Self { key, forger, space: owner.space.clone(), forged: Vec::new() }
+        Self { key, forger, space: owner.space.clone(), forged: Vec::new(), has_forked: false }
+    }
+
+    /// A long branch of its own, forked from what it forged, or from a parent: longer than what comes before an epoch that is
+    /// asked for by name.
+    fn fork(&mut self, dice: &mut Dice, log: &[SignedEpoch], session: &Session) -> Option<Vec<SignedEpoch>> {
+        let parent = dice.pick(log)?;
+        let (incarnation, first_n, mut seq, mut prev) = match dice.pick(&self.forged) {
+            Some((last, incarnation, n, seq)) => (*incarnation, n + 1, *seq, Some(world::id(last))),
+            None => (7, 0, world::seq(parent), None),
+        };
+        seq = seq.max(world::seq(parent));
+        let mut fork = Vec::new();
+        for n in first_n..first_n + GET_RUN_EPOCHS as u64 + 20 {
+            seq += 1;
+            let (parents, events) = (vec![world::id(parent)], vec![world::event(&session.delegation)]);
+            let epoch = self.forger.epoch(Draft { incarnation, n, prev, parents, seq, events });
+            prev = Some(world::id(&epoch));
+            fork.push(epoch);
+        }
+        Some(fork)
     }
 
     /// A valid epoch, as far as its parents hold the liar's delegation: a replay, a write with a session it got hold of, a
@@ -78,14 +106,16 @@ impl Liar {
         dice: &mut Dice,
         logs: &BTreeMap<SpaceId, Vec<SignedEpoch>>,
         sessions: &[Session],
+        everybody: &[HostKey],
         quiet: bool,
     ) -> Option<Bytes> {
         let log = logs.get(&self.space)?;
+        let told = if dice.chance(50) { everybody.to_vec() } else { vec![] };
         let push = |space: &SpaceId, epochs: Vec<SignedEpoch>| {
             let epochs = epochs.into_iter().map(sent).collect();
-            Request::Push(vec![Pushed { space: space.clone(), epochs, told: vec![] }]).encode()
+            Request::Push(vec![Pushed { space: space.clone(), epochs, told: told.clone() }]).encode()
         };
-        Some(match dice.below(7) {
+        Some(match dice.below(8) {
             0 => (0..dice.below(200)).map(|_| u8::try_from(dice.next() % 256).expect("a byte")).collect(),
             1 => {
                 let mut epoch = dice.pick(log)?.clone();
@@ -97,10 +127,10 @@ impl Liar {
                 push(&self.space, vec![dice.pick(other.1)?.clone()])
             }
             3 => {
-                // Ancestors that nobody has.
+                // Ancestors that nobody has, and that come first in any order.
                 let flood = (0..10).map(|_| {
                     let events = vec![world::event(&dice.pick(sessions).expect("a session").delegation)];
-                    let parents = vec![random_id(dice), random_id(dice)];
+                    let parents = vec![low_id(dice), low_id(dice)];
                     let seq = world::clock(START_MS) + dice.next() % 1_000;
                     self.forger.epoch(Draft { incarnation: dice.next(), parents, seq, events, ..Draft::default() })
                 });
@@ -117,6 +147,15 @@ impl Liar {
                     .encode()
             }
             _ if quiet => return None,
+            6 if !self.has_forked && dice.chance(30) => {
+                self.has_forked = true;
+                let mut fork = self.fork(dice, log, sessions.first()?)?;
+                // The way to its end is known to one only, or to nobody.
+                if dice.chance(50) {
+                    fork.drain(..GET_RUN_EPOCHS / 2);
+                }
+                push(&self.space, fork)
+            }
             _ => {
                 let epoch = self.forge(dice, log, sessions)?;
                 push(&self.space, vec![epoch])
@@ -144,6 +183,13 @@ impl Liar {
             }
             (Request::Push(pushed), _) => Response::Push(vec![Verdict::Taken; pushed.len()]),
             (_, 2) => Response::Refused(Refused::NotFound),
+            // Valid, without an end, and of no use to anybody.
+            (Request::Pull { after, .. }, 3) => Response::Epochs {
+                heads: (0..HEADS_MAX).map(|_| random_id(dice)).collect::<BTreeSet<_>>().into_iter().collect(),
+                epochs: vec![sent(log.first()?.clone())],
+                next: Some(Cursor(after.map_or(1, |after| after.0.saturating_add(1)))),
+                tell_branches: false,
+            },
             (Request::Pull { .. } | Request::Get { .. } | Request::Proofs { .. }, kind) => {
                 let mut epochs = Vec::new();
                 for _ in 0..dice.below(4) {
@@ -157,7 +203,7 @@ impl Liar {
                 Response::Epochs {
                     heads: vec![random_id(dice), random_id(dice)],
                     epochs,
-                    next: (kind == 3).then(|| Cursor(dice.next())),
+                    next: (kind == 5).then(|| Cursor(dice.next())),
                     tell_branches: kind == 4,
                 }
             }

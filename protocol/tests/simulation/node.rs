@@ -77,6 +77,8 @@ pub(crate) struct Node {
     pub(crate) key: HostKey,
     /// How far its clock is ahead.
     pub(crate) skew_ms: i64,
+    /// How far its replicator's clock is ahead of that.
+    pub(crate) stepped_ms: i64,
     pub(crate) is_up: bool,
     pub(crate) spaces: BTreeMap<SpaceId, Hosted>,
     pub(crate) replicator: Replicator,
@@ -93,7 +95,7 @@ impl Node {
         let key = HostKey(world::key(u8::try_from(seed % 100).expect("small") + 50).verifying_key().to_bytes());
         let replicator = Replicator::new(settings(), seed);
         let (spaces, outgoing, renew) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { key, skew_ms, is_up: true, spaces, replicator, outgoing, renew, checked, knobs, seed }
+        Self { key, skew_ms, stepped_ms: 0, is_up: true, spaces, replicator, outgoing, renew, checked, knobs, seed }
     }
 
     pub(crate) fn host_space(&mut self, owner: &Owner, first: &HostKey) {
@@ -147,6 +149,17 @@ impl Node {
         kvspace_protocol::id::Millis(real_ms + self.skew_ms)
     }
 
+    /// What the replicator takes for the time.
+    fn watch(&self, now: kvspace_protocol::id::Millis) -> kvspace_protocol::id::Millis {
+        now.plus(self.stepped_ms)
+    }
+
+    /// Whether a request or an answer of this node may tell this peer something of a space.
+    pub(crate) fn may_tell(&self, real_ms: i64, space: &SpaceId, peer: &HostKey) -> bool {
+        let now = self.now(real_ms);
+        self.spaces.get(space).is_some_and(|hosted| hosted.host.core.access().hosts(now).contains(peer))
+    }
+
     /// A client's call was sent to this space's core.
     pub(crate) fn note_call(&mut self, space: &SpaceId, call: CallId) {
         if let Some(hosted) = self.spaces.get_mut(space) {
@@ -155,13 +168,13 @@ impl Node {
     }
 
     pub(crate) fn connected(&mut self, real_ms: i64, peer: HostKey) {
-        let now = self.now(real_ms);
-        self.replicator.handle_connected(now, peer);
+        let watch = self.watch(self.now(real_ms));
+        self.replicator.handle_connected(watch, peer);
     }
 
     pub(crate) fn disconnected(&mut self, real_ms: i64, peer: &HostKey) {
-        let now = self.now(real_ms);
-        self.replicator.handle_disconnected(now, peer);
+        let watch = self.watch(self.now(real_ms));
+        self.replicator.handle_disconnected(watch, peer);
     }
 
     /// What comes after every input: answers of the cores, commits to be pushed, and what the replicator wants.
@@ -171,7 +184,7 @@ impl Node {
         for space in spaces {
             self.settle(now, &space);
         }
-        self.replicator.handle_timeout(now);
+        self.replicator.handle_timeout(self.watch(now));
         while let Some(output) = self.replicator.poll_output() {
             self.perform(now, output);
         }
@@ -180,7 +193,8 @@ impl Node {
     /// When it wants to be woken, by the real clock.
     pub(crate) fn next_time(&self) -> Option<i64> {
         let cores = self.spaces.values().filter_map(|hosted| hosted.host.core.poll_timeout());
-        self.replicator.poll_timeout().into_iter().chain(cores).min().map(|time| time.0 - self.skew_ms)
+        let replicator = self.replicator.poll_timeout().map(|time| time.plus(-self.stepped_ms));
+        replicator.into_iter().chain(cores).min().map(|time| time.0 - self.skew_ms)
     }
 
     pub(crate) fn wake(&mut self) {
@@ -192,6 +206,7 @@ impl Node {
     }
 
     fn settle(&mut self, now: kvspace_protocol::id::Millis, space: &SpaceId) {
+        let watch = self.watch(now);
         let Some(hosted) = self.spaces.get_mut(space) else { return };
         hosted.index();
         let mut open = std::mem::take(&mut hosted.writes);
@@ -219,7 +234,7 @@ impl Node {
                 told: logged.told,
             };
             let epochs = logged.into_iter().map(new).collect();
-            self.replicator.handle_committed(now, Committed { space: space.clone(), epochs, hosts: hosts.clone() });
+            self.replicator.handle_committed(watch, Committed { space: space.clone(), epochs, hosts: hosts.clone() });
         }
         let answered: Vec<_> = hosted.host.taken.keys().copied().collect();
         for call in answered {
@@ -239,10 +254,10 @@ impl Node {
                         next,
                         tell_branches,
                     };
-                    self.replicator.handle_pulled(now, call, outcome);
+                    self.replicator.handle_pulled(watch, call, outcome);
                 }
                 Some(Delivered::Push { from }) if !missing.is_empty() => {
-                    self.replicator.handle_behind(now, from, space.clone());
+                    self.replicator.handle_behind(watch, from, space.clone());
                 }
                 Some(Delivered::Push { .. }) | None => {}
             }
@@ -250,9 +265,10 @@ impl Node {
     }
 
     fn perform(&mut self, now: kvspace_protocol::id::Millis, output: Output) {
+        let watch = self.watch(now);
         match output {
             Output::Compare(call, _) if !self.knobs.compares => {
-                self.replicator.handle_compared(now, call, Compared::Differ(vec![]));
+                self.replicator.handle_compared(watch, call, Compared::Differ(vec![]));
             }
             Output::Compare(call, peer) => {
                 let (comparison, message) = Comparison::begin(&self.items(now, &peer));
@@ -289,7 +305,7 @@ impl Node {
     }
 
     fn items(&self, now: kvspace_protocol::id::Millis, peer: &HostKey) -> Items {
-        Items::new(self.named_items(now, peer).into_keys())
+        Items::of(self.named_items(now, peer))
     }
 
     fn named_items(&self, now: kvspace_protocol::id::Millis, peer: &HostKey) -> BTreeMap<[u8; 32], SpaceId> {
@@ -303,7 +319,7 @@ impl Node {
 
     /// The answer to a request came, or none did.
     pub(crate) fn answered(&mut self, real_ms: i64, about: About, answer: Option<&[u8]>) {
-        let now = self.now(real_ms);
+        let watch = self.watch(self.now(real_ms));
         let answer = answer.and_then(|bytes| Response::decode(bytes).ok());
         match (about, answer) {
             (About::Compare(call, peer, mut comparison), Some(Response::Compare(bytes))) => {
@@ -312,14 +328,14 @@ impl Node {
                         self.send(peer, &Request::Compare(message), About::Compare(call, peer, comparison));
                     }
                     Ok(Step::Done(items)) => {
-                        let named = self.named_items(now, &peer);
-                        let differ = items.iter().filter_map(|item| named.get(item).cloned()).collect();
-                        self.replicator.handle_compared(now, call, Compared::Differ(differ));
+                        let named = comparison.items();
+                        let differ = items.iter().filter_map(|item| named.space_of(item).cloned()).collect();
+                        self.replicator.handle_compared(watch, call, Compared::Differ(differ));
                     }
-                    Err(_) => self.replicator.handle_compared(now, call, Compared::Failed),
+                    Err(_) => self.replicator.handle_compared(watch, call, Compared::Failed),
                 }
             }
-            (About::Compare(call, ..), _) => self.replicator.handle_compared(now, call, Compared::Failed),
+            (About::Compare(call, ..), _) => self.replicator.handle_compared(watch, call, Compared::Failed),
             (About::Pull(call, pull), Some(Response::Epochs { heads, epochs, next, tell_branches })) => {
                 let came = epochs.len();
                 let arrived = self.arrived(epochs, &[pull.peer]);
@@ -330,13 +346,13 @@ impl Node {
                 hosted.delivered.insert(delivery, waits);
             }
             (About::Pull(call, _), Some(Response::Refused(Refused::NotFound))) => {
-                self.replicator.handle_pulled(now, call, Pulled::NotFound);
+                self.replicator.handle_pulled(watch, call, Pulled::NotFound);
             }
-            (About::Pull(call, _), _) => self.replicator.handle_pulled(now, call, Pulled::Later),
+            (About::Pull(call, _), _) => self.replicator.handle_pulled(watch, call, Pulled::Later),
             (About::Push(call), Some(Response::Push(verdicts))) => {
-                self.replicator.handle_pushed(now, call, Some(verdicts));
+                self.replicator.handle_pushed(watch, call, Some(verdicts));
             }
-            (About::Push(call), _) => self.replicator.handle_pushed(now, call, None),
+            (About::Push(call), _) => self.replicator.handle_pushed(watch, call, None),
         }
         self.go_on(real_ms);
     }

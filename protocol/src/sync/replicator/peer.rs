@@ -14,8 +14,9 @@ use super::{
 };
 use crate::{
     id::{HostKey, Millis, SpaceId},
-    limits::{EPOCH_BODY_BYTES_MAX, MESSAGE_EPOCHS_MAX, NAMES_MAX, NOT_FOUND_INTERVALS, PULLS_WAITING_MAX, RETRY_MS,
-        WHOLE_DOUBLINGS_MAX,
+    limits::{
+        EPOCH_BODY_BYTES_MAX, MESSAGE_EPOCHS_MAX, NAMES_MAX, NOT_FOUND_INTERVALS, PULLS_NAMED_MAX, PULLS_WAITING_MAX,
+        RETRY_MS, WHOLE_DOUBLINGS_MAX,
     },
     sync::message::{Pushed, Sent},
 };
@@ -81,6 +82,12 @@ impl Peer {
         renew
     }
 
+    /// The clock was set back.
+    pub(super) fn set_back(&mut self, back_ms: i64) {
+        self.compare_at = self.compare_at.plus(-back_ms);
+        self.pulls.set_back(back_ms);
+    }
+
     /// When something is to be done.
     pub(super) fn next_time(&self) -> Option<Millis> {
         let compare = self.comparing.is_none().then_some(self.compare_at);
@@ -111,6 +118,8 @@ pub(super) struct Pulls {
     /// Those that rest until then.
     resting: BTreeSet<(Millis, SpaceId)>,
     under_way: usize,
+    /// How many of those that wait or rest go on by name.
+    named: usize,
     rests: BTreeMap<SpaceId, Rest>,
     /// Spaces of which all was asked for in vain: not again until then.
     wholes: BTreeMap<SpaceId, Rest>,
@@ -186,6 +195,7 @@ impl Pulls {
             want.task.cause = cause;
         }
         self.under_way += 1;
+        self.named -= usize::from(want.task.is_by_name());
         Some((space, want.task.clone()))
     }
 
@@ -204,6 +214,18 @@ impl Pulls {
         self.rests.remove(&space);
         if rest_ms > 0 {
             self.rests.insert(space.clone(), Rest { until: now.plus(rest_ms), failures: 0 });
+        }
+        self.enqueue_begun(now, space);
+    }
+
+    /// A pull that has begun waits for its next step.
+    fn enqueue_begun(&mut self, now: Millis, space: SpaceId) {
+        if let Some(Want { task, .. }) = self.wants.get_mut(&space).filter(|want| want.task.is_by_name()) {
+            if self.named < PULLS_NAMED_MAX {
+                self.named += 1;
+            } else {
+                task.begin_again();
+            }
         }
         self.enqueue(now, space);
     }
@@ -244,7 +266,7 @@ impl Pulls {
     pub(super) fn later(&mut self, now: Millis, space: SpaceId, interval_ms: i64, random: &mut Random) {
         self.under_way -= 1;
         self.rest(now, &space, interval_ms, random);
-        self.enqueue(now, space);
+        self.enqueue_begun(now, space);
     }
 
     fn rest(&mut self, now: Millis, space: &SpaceId, most_ms: i64, random: &mut Random) {
@@ -257,6 +279,13 @@ impl Pulls {
     pub(super) fn keep_rests_of(&mut self, spaces: &[SpaceId]) {
         let kept: BTreeSet<&SpaceId> = spaces.iter().collect();
         self.rests.retain(|space, _| kept.contains(space) || self.wants.contains_key(space));
+    }
+
+    fn set_back(&mut self, back_ms: i64) {
+        let rests = self.rests.values_mut().chain(self.wholes.values_mut());
+        rests.for_each(|rest| rest.until = rest.until.plus(-back_ms));
+        let resting = std::mem::take(&mut self.resting);
+        self.resting = resting.into_iter().map(|(until, space)| (until.plus(-back_ms), space)).collect();
     }
 
     fn next_time(&self) -> Option<Millis> {
@@ -286,6 +315,12 @@ impl Pushes {
         while self.bytes > bytes_max && self.take_first().is_some() {
             self.dropped += 1;
         }
+    }
+
+    /// Drops those of a space.
+    pub(super) fn forget(&mut self, space: &SpaceId) {
+        self.queue.retain(|queued| queued.space != *space);
+        self.bytes = self.queue.iter().map(|queued| queued.sent.size_bytes()).sum();
     }
 
     /// What fits one message, one epoch at least.

@@ -72,6 +72,16 @@ impl Task {
         Self { cause, ask: Ask::ByHeads(None), took: false, idle: 0, lacking: None, whole }
     }
 
+    /// Whether it goes on by name.
+    pub(super) fn is_by_name(&self) -> bool {
+        matches!(self.ask, Ask::Epochs(_))
+    }
+
+    /// Forgets the names: they are found again from the heads.
+    pub(super) fn begin_again(&mut self) {
+        (self.ask, self.lacking) = (Ask::ByHeads(None), None);
+    }
+
     /// Whether all was asked for, and what came of it.
     pub(super) fn whole(&self) -> Whole {
         self.whole
@@ -116,8 +126,7 @@ impl Task {
     /// How long to leave the peer alone before the next step. The time of one that brings nothing is better given to others.
     pub(super) fn rest_ms(&self, took_ms: i64) -> i64 {
         let slow_ms = if self.idle > 0 && took_ms > RETRY_MS { took_ms } else { 0 };
-        let is_page = matches!(self.ask, Ask::ByHeads(_) | Ask::ByBranches(..));
-        let is_idle = is_page && self.idle > 0 && self.idle.is_multiple_of(WALK_STEPS_MAX);
+        let is_idle = !self.is_by_name() && self.idle > 0 && self.idle.is_multiple_of(WALK_STEPS_MAX);
         let idle_ms = if is_idle { RETRY_MS } else { 0 };
         slow_ms.max(idle_ms)
     }
@@ -132,7 +141,7 @@ impl Task {
     fn by_name(&mut self, answer: Answer, random: &mut Random) -> Option<Ask> {
         let Answer { mut unknown, mut missing, taken, .. } = answer;
         let lacking = digest_of(&unknown, &missing)?;
-        if !matches!(self.ask, Ask::Epochs(_)) {
+        if !self.is_by_name() {
             self.idle = 0;
         } else if self.idle > WALK_STEPS_MAX || (taken == 0 && self.lacking == Some(lacking)) {
             // The way back is longer than the waiting room, or others have filled it: from the beginning, then.

@@ -4,7 +4,10 @@ use super::*;
 use crate::{
     epoch::SignedEpoch,
     id::Did,
-    limits::{NAMES_MAX, NOT_FOUND_INTERVALS, RETRY_MS, TIPS_FIRST, TIPS_MAX, WALK_STEPS_MAX},
+    limits::{
+        HEADS_MAX, KNOWN_HEADS_MAX, NAMES_MAX, NOT_FOUND_INTERVALS, PULLS_NAMED_MAX, RETRY_MS, TIPS_FIRST, TIPS_MAX,
+        WALK_STEPS_MAX,
+    },
 };
 
 const INTERVAL_MS: i64 = 60_000;
@@ -40,7 +43,7 @@ fn sent(number: u64) -> Arc<Sent> {
 
 /// What is asked of the outer world, taken apart.
 #[derive(Default)]
-struct Asked {
+struct Outputs {
     compares: Vec<(Call, HostKey)>,
     pulls: Vec<(Call, Pull)>,
     pushes: Vec<(Call, HostKey, Vec<Pushed>)>,
@@ -59,8 +62,8 @@ impl Scene {
         scene
     }
 
-    fn asked(&mut self) -> Asked {
-        let mut asked = Asked::default();
+    fn asked(&mut self) -> Outputs {
+        let mut asked = Outputs::default();
         while let Some(output) = self.replicator.poll_output() {
             match output {
                 Output::Compare(call, peer) => asked.compares.push((call, peer)),
@@ -73,7 +76,7 @@ impl Scene {
     }
 
     /// All comparisons that are asked for end with these spaces.
-    fn compare(&mut self, spaces: &[u8]) -> Asked {
+    fn compare(&mut self, spaces: &[u8]) -> Outputs {
         for (call, _) in self.asked().compares {
             self.replicator.handle_compared(
                 self.now,
@@ -93,7 +96,7 @@ impl Scene {
         waited
     }
 
-    fn answer(&mut self, call: Call, outcome: Pulled) -> Asked {
+    fn answer(&mut self, call: Call, outcome: Pulled) -> Outputs {
         self.replicator.handle_pulled(self.now, call, outcome);
         self.asked()
     }
@@ -170,7 +173,7 @@ fn tell_branches() -> Pulled {
     }
 }
 
-fn only(asked: &Asked) -> (Call, Ask) {
+fn only(asked: &Outputs) -> (Call, Ask) {
     assert_eq!(asked.pulls.len(), 1, "one pull");
     (asked.pulls[0].0, asked.pulls[0].1.ask.clone())
 }
@@ -278,6 +281,65 @@ fn a_peer_that_brings_only_what_is_held_rests_now_and_then() {
         };
     }
     assert_eq!(rests, 100 / WALK_STEPS_MAX);
+}
+
+#[test]
+fn a_clock_that_is_set_back_holds_nothing_up() {
+    let set_back = |scene: &mut Scene| {
+        scene.now = scene.now.plus(-3_600_000);
+        scene.replicator.handle_timeout(scene.now);
+    };
+    let mut scene = Scene::new(2);
+    scene.compare(&[1]);
+    set_back(&mut scene);
+    assert_eq!(scene.wait(), RETRY_MS);
+    assert_eq!(scene.asked().pulls.len(), 1, "the other peer is asked");
+
+    let (mut scene, call) = Scene::pulling();
+    scene.answer(call, Pulled::Later);
+    set_back(&mut scene);
+    assert!(scene.wait() <= RETRY_MS);
+    let (call, _) = only(&scene.asked());
+    scene.answer(call, brings(1));
+    set_back(&mut scene);
+    assert!(scene.wait() <= INTERVAL_MS * 5 / 4);
+    assert_eq!(scene.asked().compares.len(), 1);
+}
+
+#[test]
+fn the_heads_that_are_remembered_are_bounded_and_those_heard_of_last_stay() {
+    let mut scene = Scene::new(1);
+    let heads: Vec<EpochId> = (0..HEADS_MAX as u64).map(id).collect();
+    let spaces: Vec<SpaceId> = (0..KNOWN_HEADS_MAX / HEADS_MAX + 10)
+        .map(|number| SpaceId::new(&Did::from_ed25519(&[1; 32]), &format!("s{number}")).expect("a space id"))
+        .collect();
+    for space in spaces.iter().chain([&spaces[10]]) {
+        scene.replicator.handle_equal(scene.now, &peer(1), space, heads.clone());
+    }
+    scene.replicator.handle_equal(scene.now, &peer(1), &space(1), vec![id(1)]);
+    let known: Vec<bool> = spaces.iter().map(|space| scene.replicator.known(space, &peer(1)).is_some()).collect();
+    assert_eq!(known.iter().filter(|known| **known).count(), KNOWN_HEADS_MAX / HEADS_MAX - 1);
+    assert!(!known[9] && known[10] && known[12] && known[known.len() - 1]);
+    assert!(scene.replicator.known(&space(1), &peer(1)).is_some());
+}
+
+#[test]
+fn pulls_that_wait_with_names_are_bounded() {
+    let mut scene = Scene::new(1);
+    let spaces: Vec<SpaceId> = (0..PULLS_NAMED_MAX + 100)
+        .map(|number| SpaceId::new(&Did::from_ed25519(&[1; 32]), &format!("s{number}")).expect("a space id"))
+        .collect();
+    let (call, _) = scene.asked().compares.pop().expect("a comparison");
+    scene.replicator.handle_compared(scene.now, call, Compared::Differ(spaces.clone()));
+    let mut open: VecDeque<_> = scene.asked().pulls.into();
+    let mut again = 0;
+    for _ in 0..2 * spaces.len() {
+        let (call, pull) = open.pop_front().expect("there is always a next");
+        again += usize::from(pull.ask == Ask::ByHeads(None));
+        open.extend(scene.answer(call, lacks(1, &[5], &[])).pulls);
+    }
+    // All begin once, and those that found no room for their names a second time.
+    assert!((90..=100).contains(&(again - spaces.len())), "{again}");
 }
 
 #[test]
@@ -515,6 +577,23 @@ fn pushes_to_a_peer_come_one_after_another_and_in_batches() {
     }
     assert_eq!(come.iter().map(Vec::len).collect::<Vec<_>>(), [1, 3, 2]);
     assert_eq!(come.concat(), (1..=6).map(|number| (*sent(number)).clone()).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_waits_for_a_host_is_dropped_when_it_is_one_no_more() {
+    let mut scene = Scene::new(2);
+    scene.asked();
+    scene.committed(1, &[], &[1, 2]);
+    let pushes = scene.asked().pushes;
+    scene.committed(2, &[], &[1, 2]);
+    scene.committed(3, &[], &[2]);
+    for (call, _, _) in pushes {
+        scene.replicator.handle_pushed(scene.now, call, Some(vec![Verdict::Taken]));
+    }
+    let pushes = scene.asked().pushes;
+    assert_eq!(pushes.iter().map(|(_, peer, _)| *peer).collect::<Vec<_>>(), [peer(2)]);
+    let states: Vec<_> = scene.replicator.peers().map(|peer| (peer.to_push, peer.to_push_bytes)).collect();
+    assert_eq!(states, [(0, 0), (0, 0)]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use kvspace_protocol::{
     kv::Version,
     limits::NOT_FOUND_INTERVALS,
     space::View,
+    sync::{Request, Response},
 };
 
 use super::{BOUND_MS, Cluster};
@@ -75,10 +76,30 @@ impl Cluster {
         }
     }
 
-    /// Spaces to be pulled and epochs to be pushed. A host that was removed asks in vain for ever.
+    /// Spaces to be pulled from honest hosts and epochs to be pushed to them. A host that was removed asks in vain for ever.
     fn to_do(&self) -> usize {
         let nodes = self.nodes.iter().filter(|node| !self.removed.contains(&node.key));
-        nodes.flat_map(|node| node.replicator.peers()).map(|peer| peer.behind + peer.to_push).sum()
+        let peers = nodes.flat_map(|node| node.replicator.peers());
+        let honest = peers.filter(|peer| self.liar.as_ref().is_none_or(|liar| liar.key != peer.peer));
+        honest.map(|peer| peer.behind + peer.to_push).sum()
+    }
+
+    /// What a host sends of a space goes to those that it knows as its hosts.
+    pub(super) fn assert_may_tell(&self, from: usize, to: usize, request: &[u8]) {
+        let Ok(Request::Push(pushed)) = Request::decode(request) else { return };
+        for pushed in pushed {
+            let may = self.nodes[from].may_tell(self.now_ms, &pushed.space, &self.key(to));
+            assert!(may, "{from} pushes to {to}, which is no host");
+        }
+    }
+
+    pub(super) fn assert_may_answer(&self, from: usize, to: usize, request: &[u8], answer: &[u8]) {
+        let Ok(Response::Epochs { .. }) = Response::decode(answer) else { return };
+        let space = match Request::decode(request) {
+            Ok(Request::Pull { space, .. } | Request::Get { space, .. }) => space,
+            other => panic!("epochs in answer to {other:?}"),
+        };
+        assert!(self.nodes[from].may_tell(self.now_ms, &space, &self.key(to)), "{from} answers {to}, which is no host");
     }
 
     /// Nothing is still to be asked for, or waits for an answer. Only the liar may bring up something that nobody has had.
@@ -89,23 +110,23 @@ impl Cluster {
             self.run_until(end_ms + BOUND_MS, |cluster| cluster.difference().is_none());
         }
         assert_eq!(self.difference(), None, "they part again");
-        if self.liar.is_none() {
-            // A host that was not known rests longest.
-            let end_ms = self.now_ms + (NOT_FOUND_INTERVALS + 1) * INTERVAL_MS;
-            self.run_until(end_ms, |cluster| cluster.to_do() == 0);
-            assert_eq!(self.to_do(), 0, "something is still to be done");
-            for node in &self.nodes {
-                for (space, hosted) in node.spaces.iter().filter(|_| !self.removed.contains(&node.key)) {
-                    // What only a host has had that came back from a backup is lost.
-                    let hosts = self.nodes.iter().filter(|host| !self.removed.contains(&host.key));
-                    let hosts = hosts.filter_map(|host| host.spaces.get(space));
-                    let held: BTreeSet<EpochId> =
-                        hosts.flat_map(|hosted| hosted.host.log.iter().map(world::id)).collect();
-                    let missing = hosted.host.core.missing();
-                    assert!(missing.iter().all(|id| !held.contains(id)), "something is missing that somebody has");
-                }
-            }
-        }
+        // A host that was not known rests longest.
+        let end_ms = self.now_ms + (NOT_FOUND_INTERVALS + 1) * INTERVAL_MS;
+        let is_done = |cluster: &Self| cluster.to_do() == 0 && !cluster.is_owed();
+        self.run_until(end_ms, is_done);
+        assert_eq!(self.to_do(), 0, "something is still to be done");
+        assert!(!self.is_owed(), "something is missing that somebody has");
+    }
+
+    /// Whether a host misses what another has. What only a host has had that came back from a backup is lost.
+    fn is_owed(&self) -> bool {
+        let hosts = || self.nodes.iter().filter(|node| !self.removed.contains(&node.key));
+        let of = |space: &SpaceId| hosts().filter_map(|host| host.spaces.get(space)).collect::<Vec<_>>();
+        self.owners.iter().map(|owner| of(&owner.space)).any(|hosted| {
+            let held: BTreeSet<EpochId> =
+                hosted.iter().flat_map(|hosted| hosted.host.log.iter().map(world::id)).collect();
+            hosted.iter().any(|hosted| hosted.host.core.missing().iter().any(|id| held.contains(id)))
+        })
     }
 
     /// The winners that each host sees.
