@@ -1,6 +1,6 @@
 //! Which delegations stand where in the log.
 
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 
 use crate::{
     authority::{Proof, Proofs},
@@ -19,13 +19,18 @@ struct Held {
     proof: Proof,
     /// Where it stands, leaving out places that have another of these in their Past: those add nothing.
     places: Vec<Place>,
+    /// The last epoch that was noted, or found to add nothing.
+    noted: Option<Place>,
 }
 
 impl Tokens {
     /// Notes that `proof` stands in the epoch at `place`, whose Past is `past`; false when that adds nothing.
     pub(super) fn learn(&mut self, proof: &Proof, place: Place, dag: &Dag, past: &Past) -> bool {
-        let empty = || Held { proof: proof.clone(), places: Vec::new() };
+        let empty = || Held { proof: proof.clone(), places: Vec::new(), noted: None };
         let held = self.held.entry(proof.address()).or_insert_with(empty);
+        if held.noted.replace(place) == Some(place) {
+            return false;
+        }
         let adds = !held.places.iter().any(|known| *known == place || dag.is_past(past, *known));
         if adds {
             held.places.push(place);
@@ -35,7 +40,7 @@ impl Tokens {
 
     /// Takes over a delegation with the places that were learnt before.
     pub(super) fn restore(&mut self, proof: Proof, places: Vec<Place>) {
-        self.held.insert(proof.address(), Held { proof, places });
+        self.held.insert(proof.address(), Held { proof, places, noted: None });
     }
 
     /// The delegations, wherever they stand.
@@ -56,11 +61,16 @@ impl Proofs for Tokens {
     }
 }
 
+/// Which delegations were looked for in an epoch's Past so far, and whether they stand there.
+#[derive(Debug, Default)]
+pub(super) struct Found(RefCell<BTreeMap<Address, bool>>);
+
 /// The delegations that stand in an epoch's Past or earlier in its body.
 pub(super) struct Present<'a> {
     pub(super) tokens: &'a Tokens,
     pub(super) dag: &'a Dag,
     pub(super) past: &'a Past,
+    pub(super) found: &'a Found,
     pub(super) body: &'a BTreeMap<Address, Proof>,
 }
 
@@ -68,7 +78,8 @@ impl Proofs for Present<'_> {
     fn find(&self, address: &Address) -> Option<&Proof> {
         self.body.get(address).or_else(|| {
             let held = self.tokens.held.get(address)?;
-            held.places.iter().any(|place| self.dag.is_past(self.past, *place)).then_some(&held.proof)
+            let stands = || held.places.iter().any(|place| self.dag.is_past(self.past, *place));
+            self.found.0.borrow_mut().entry(*address).or_insert_with(stands).then_some(&held.proof)
         })
     }
 }
