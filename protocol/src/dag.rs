@@ -143,16 +143,12 @@ impl Branch {
             self.learned.entry(learned.branch).or_default().push((n, learned.n));
         }
     }
-
-    /// How far the epoch `n` reaches in another branch, where that goes beyond the base.
-    fn learned(&self, n: u64, other: u32) -> Option<u64> {
-        self.learned.get(&other).and_then(|steps| learned_by(steps, n))
-    }
 }
 
-fn learned_by(steps: &[(u64, u64)], n: u64) -> Option<u64> {
-    let known = steps.partition_point(|(from_n, _)| *from_n <= n);
-    known.checked_sub(1).and_then(|last| steps.get(last)).map(|(_, m)| *m)
+/// What an epoch `n` has learnt of another branch, and at which epoch.
+fn learned_by(steps: &[(u64, u64)], n: u64) -> Option<(u64, u64)> {
+    let known = steps.partition_point(|(at_n, _)| *at_n <= n);
+    known.checked_sub(1).and_then(|last| steps.get(last)).copied()
 }
 
 /// What taking an epoch in changed in the DAG.
@@ -410,21 +406,26 @@ impl Dag {
 
     /// Adds to `set` what `root` reaches and `base` does not. Both together are closed under Past, before and after.
     fn gather_beyond(&self, base: Option<Place>, set: &mut Vector, root: Place) {
-        let is_known = |set: &Vector, place| set.contains(place) || base.is_some_and(|base| self.reaches(base, place));
+        let known = |set: &Vector, branch| set.last(branch).max(base.and_then(|base| self.reached(base, branch)));
         // First the way, then what is found on it: a set that is only half done says nothing about the rest.
         let mut way = Vec::new();
         let mut next = Some(root);
-        while let Some(place) = next.filter(|place| !is_known(set, *place)) {
-            way.push(place);
-            next = self.branches.get(place.branch as usize).and_then(|run| run.base);
+        while let Some(place) = next {
+            let known = known(set, place.branch);
+            if known >= Some(place.n) {
+                break;
+            }
+            let run = self.branches.get(place.branch as usize);
+            // Of a branch that is known in part, the base is known.
+            next = run.and_then(|run| run.base).filter(|_| known.is_none());
+            way.extend(run.map(|run| (place, run, known)));
         }
-        for place in way {
+        for (place, run, from) in way {
             set.reach(place);
-            let learned = self.branches.get(place.branch as usize).map(|run| &run.learned);
-            for (&branch, steps) in learned.into_iter().flatten() {
-                let other = learned_by(steps, place.n).map(|n| Place { branch, n });
-                if let Some(other) = other.filter(|other| !is_known(set, *other)) {
-                    set.reach(other);
+            for (&branch, steps) in &run.learned {
+                let learned = learned_by(steps, place.n).filter(|(at_n, _)| Some(*at_n) > from);
+                if let Some((_, n)) = learned.filter(|(_, n)| Some(*n) > known(set, branch)) {
+                    set.reach(Place { branch, n });
                 }
             }
         }
@@ -432,22 +433,24 @@ impl Dag {
 
     /// Whether the epoch at `place` is `root` or in its Past.
     fn reaches(&self, root: Place, place: Place) -> bool {
+        self.reached(root, place.branch) >= Some(place.n)
+    }
+
+    /// How far `root` reaches in a branch.
+    fn reached(&self, root: Place, branch: u32) -> Option<u64> {
         let mut at = root;
-        loop {
-            // What lies nearer goes further.
-            if at.branch == place.branch {
-                return place.n <= at.n;
-            }
-            let Some(run) = self.branches.get(at.branch as usize) else { return false };
-            if let Some(n) = run.learned(at.n, place.branch) {
-                return place.n <= n;
+        // What lies nearer goes further.
+        while at.branch != branch {
+            let run = self.branches.get(at.branch as usize)?;
+            if let Some((_, n)) = run.learned.get(&branch).and_then(|steps| learned_by(steps, at.n)) {
+                return Some(n);
             }
             if let Some(Some(all)) = self.remembered.get(at.branch as usize) {
-                return all.contains(place);
+                return all.last(branch);
             }
-            let Some(base) = run.base else { return false };
-            at = base;
+            at = run.base?;
         }
+        Some(at.n)
     }
 
     /// Makes the epoch at `place` a head no more; the branch if it was one. A head is in no other's Past, so a new epoch

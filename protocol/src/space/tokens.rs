@@ -83,3 +83,65 @@ impl Proofs for Present<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+    use crate::{
+        capability::build::{Claims, ucan},
+        dag::Link,
+        id::{EpochId, HostKey, Incarnation, Millis},
+    };
+
+    const PLACES: u16 = 1_000;
+
+    fn delegation() -> Proof {
+        let signed = ucan(&Claims::until(Millis(1)), &SigningKey::from_bytes(&[1; 32])).expect("claims make a token");
+        signed.verify().expect("signed just now").into()
+    }
+
+    /// Epochs that know nothing of each other.
+    fn apart(dag: &mut Dag) -> Vec<Place> {
+        let link = |number: u16| {
+            let mut id = [0; 32];
+            id[..2].copy_from_slice(&number.to_be_bytes());
+            let (host, incarnation) = (HostKey(id), Incarnation([0; 8]));
+            Link { id: EpochId(id), host, incarnation, n: 0, seq: 1, prev: None, parents: &[] }
+        };
+        (0..PLACES).map(|number| dag.insert(&link(number)).place).collect()
+    }
+
+    #[test]
+    fn a_delegation_is_looked_for_once_for_all_events_of_an_epoch() {
+        let mut dag = Dag::default();
+        let places = apart(&mut dag);
+        let (mut tokens, proof) = (Tokens::default(), delegation());
+        tokens.restore(proof.clone(), places[..places.len() - 1].to_vec());
+        for (root, stands) in [(places[places.len() - 1], false), (places[places.len() - 2], true)] {
+            let (past, found, body) = (Dag::past(Some(root), &[]), Found::default(), BTreeMap::new());
+            for _ in 0..100 {
+                let present = Present { tokens: &tokens, dag: &dag, past: &past, found: &found, body: &body };
+                assert_eq!(present.find(&proof.address()).is_some(), stands);
+            }
+            assert!(past.looks() <= PLACES.into(), "{} looks", past.looks());
+        }
+    }
+
+    #[test]
+    fn a_delegation_that_an_epoch_repeats_is_compared_once() {
+        let mut dag = Dag::default();
+        let places = apart(&mut dag);
+        let (mut tokens, proof) = (Tokens::default(), delegation());
+        tokens.restore(proof.clone(), places[..places.len() - 1].to_vec());
+        // The last one held is in the epoch's Past, so the epoch adds nothing; the other one adds a place.
+        let place = |branch| Place { branch, n: 0 };
+        for (root, at, adds) in [(places.len() - 2, place(5_000), false), (places.len() - 1, place(5_001), true)] {
+            let past = Dag::past(Some(places[root]), &[]);
+            assert_eq!(tokens.learn(&proof, at, &dag, &past), adds);
+            assert!((0..100).all(|_| !tokens.learn(&proof, at, &dag, &past)));
+            assert!(past.looks() <= PLACES.into(), "{} looks", past.looks());
+        }
+    }
+}
