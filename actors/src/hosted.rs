@@ -285,7 +285,7 @@ mod tests {
     }
 
     fn commit(hosted: &Hosted, n: u64) {
-        let inserted = Inserted { place: Place { branch: 0, n }, learned: vec![], ended: vec![] };
+        let inserted = Inserted { place: Place { branch: 0, n }, base: None, learned: vec![], ended: vec![] };
         let (host, incarnation) = (HostKey([2; 32]), Incarnation([0; 8]));
         let new = NewEpoch { id: epoch(n), seq: n, inserted, host, incarnation, revokes: false };
         let changes = [Change::Epoch(new)];

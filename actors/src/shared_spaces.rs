@@ -177,7 +177,7 @@ mod tests {
             let dag = self.dags.entry(space.clone()).or_default();
             let n = dag.len();
             let id = EpochId::of(format!("{space} {n}").as_bytes());
-            let inserted = Inserted { place: Place { branch: 0, n }, learned: vec![], ended: vec![] };
+            let inserted = Inserted { place: Place { branch: 0, n }, base: None, learned: vec![], ended: vec![] };
             let (host, incarnation) = (HostKey([2; 32]), Incarnation([0; 8]));
             let place = inserted.place;
             let new = NewEpoch { id, seq: n, inserted, host, incarnation, revokes: false };

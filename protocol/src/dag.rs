@@ -3,13 +3,27 @@
 //! A *branch* is the linear run of one host's epochs in one incarnation; a forked chain is two branches. Branch numbers
 //! are this replica's own and are never sent. What an epoch's Past reaches is a prefix of each branch, so a set of epochs
 //! closed under Past is one [`Vector`], and "is an ancestor" is one comparison.
+//!
+//! Each start of each host begins a branch, and the first epoch of a branch has nearly all of the space in its Past. So a
+//! branch keeps only what goes beyond one *base*, an epoch that its first one names. Bases form trees; on the way down such a
+//! tree every so often a branch remembers all that its base reaches, which bounds how far a question is handed on.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::{Cell, OnceCell},
+    collections::{BTreeMap, BTreeSet},
+};
 
 use crate::{
     id::{EpochId, HostKey, Incarnation},
     space::NewEpoch,
 };
+
+/// Bases that a question is handed on to before a branch remembers what its base reaches. A chain of B branches remembers
+/// B / 32 vectors of at most B numbers: 10,000 restarts take 1.6 million.
+const WAY_MAX: usize = 64;
+
+/// Looks at what an epoch names before its Past is computed as a whole.
+const LOOKS_MAX: u64 = 64;
 
 /// Where an epoch stands: its branch and its number on its chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,9 +76,26 @@ impl Vector {
     }
 }
 
-/// The Past of an epoch, by what the epoch names itself.
+/// The Past of an epoch, by what the epoch names itself. Whoever asks much of it has it computed as a whole, once.
 #[derive(Debug, Clone)]
-pub struct Past(Vec<Place>);
+pub struct Past {
+    roots: Vec<Place>,
+    whole: OnceCell<Vector>,
+    /// What answering has cost so far.
+    looks: Cell<u64>,
+}
+
+impl Past {
+    fn looked(&self, times: usize) {
+        self.looks.set(self.looks.get().saturating_add(times as u64));
+    }
+
+    /// What answering has cost so far.
+    #[cfg(test)]
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks.get()
+    }
+}
 
 /// The linear run of one host's epochs in one incarnation. All that an index keeps of the DAG beside its epochs' places:
 /// [`Dag::of`] makes the DAG from it again.
@@ -84,8 +115,40 @@ pub struct Branch {
     pub tip_seq: u64,
     /// Whether it is in no other's Past.
     pub is_head: bool,
-    /// Of each other branch, ascending by n: from this branch's epoch n on, Past reaches up to m there.
+    /// An epoch that the first one names and whose whole Past is therefore in each one's; on a branch of a lower number.
+    pub base: Option<Place>,
+    /// Of each other branch, ascending by n: from this branch's epoch n on, Past reaches up to m there. Only what goes
+    /// beyond the base.
     pub learned: BTreeMap<u32, Vec<(u64, u64)>>,
+}
+
+impl Branch {
+    /// A branch of one epoch, before it learns anything.
+    pub(crate) fn begin(
+        host: HostKey,
+        incarnation: Incarnation,
+        first: (EpochId, u64, u64),
+        base: Option<Place>,
+    ) -> Self {
+        let (tip, n, tip_seq) = first;
+        let learned = BTreeMap::new();
+        Self { host, incarnation, first_n: n, tip, tip_n: n, tip_seq, is_head: true, base, learned }
+    }
+
+    /// Makes an epoch its last one.
+    pub(crate) fn extend(&mut self, id: EpochId, seq: u64, inserted: &Inserted) {
+        let n = inserted.place.n;
+        (self.tip, self.tip_n, self.tip_seq, self.is_head) = (id, n, seq, true);
+        for learned in &inserted.learned {
+            self.learned.entry(learned.branch).or_default().push((n, learned.n));
+        }
+    }
+}
+
+/// What an epoch `n` has learnt of another branch, and at which epoch.
+fn learned_by(steps: &[(u64, u64)], n: u64) -> Option<(u64, u64)> {
+    let known = steps.partition_point(|(at_n, _)| *at_n <= n);
+    known.checked_sub(1).and_then(|last| steps.get(last)).copied()
 }
 
 /// What taking an epoch in changed in the DAG.
@@ -93,7 +156,9 @@ pub struct Branch {
 pub struct Inserted {
     /// Where it stands.
     pub place: Place,
-    /// How far its Past reaches in other branches, where that is further than its branch reached before.
+    /// The base of the branch that begins with it, if one does.
+    pub base: Option<Place>,
+    /// How far its Past reaches in other branches, where that is further than its branch or base reached before.
     pub learned: Vec<Place>,
     /// Other branches whose last epoch is a head no more.
     pub ended: Vec<u32>,
@@ -116,6 +181,14 @@ pub struct Link<'a> {
     pub prev: Option<Place>,
     /// Where the parents stand.
     pub parents: &'a [Place],
+}
+
+impl Link<'_> {
+    /// The branch that begins with it, before it learns anything.
+    fn begins(&self, base: Option<Place>) -> Branch {
+        let Self { id, host, incarnation, n, seq, .. } = *self;
+        Branch::begin(host, incarnation, (id, n, seq), base)
+    }
 }
 
 /// An epoch in no other's Past.
@@ -142,6 +215,9 @@ pub struct Fork {
 #[derive(Debug, Clone, Default)]
 pub struct Dag {
     branches: Vec<Branch>,
+    /// Of some branches, by number, all that their base reaches.
+    remembered: Vec<Option<Vector>>,
+    chains: BTreeSet<(HostKey, Incarnation)>,
     heads: BTreeMap<EpochId, Head>,
     forks: Vec<Fork>,
     epochs: u64,
@@ -152,14 +228,14 @@ impl Dag {
     #[must_use]
     pub fn of(branches: Vec<Branch>) -> Self {
         let mut dag = Self::default();
-        for (branch, number) in branches.into_iter().zip(0..) {
-            dag.note_fork(branch.host, branch.incarnation, branch.first_n);
+        for branch in branches {
             dag.epochs += branch.tip_n - branch.first_n + 1;
-            if branch.is_head {
-                let place = Place { branch: number, n: branch.tip_n };
-                dag.heads.insert(branch.tip, Head { place, seq: branch.tip_seq });
+            let Branch { tip, tip_n, tip_seq, is_head, .. } = branch;
+            let number = dag.begin(branch);
+            if is_head {
+                let place = Place { branch: number, n: tip_n };
+                dag.heads.insert(tip, Head { place, seq: tip_seq });
             }
-            dag.branches.push(branch);
         }
         dag
     }
@@ -209,59 +285,63 @@ impl Dag {
     #[must_use]
     pub fn reach(&self, place: Place) -> Vector {
         let mut vector = Vector::default();
-        if let Some(branch) = self.branches.get(place.branch as usize) {
-            for &other in branch.learned.keys() {
-                if let Some(n) = self.learned(place, other) {
-                    vector.reach(Place { branch: other, n });
-                }
-            }
-            vector.reach(place);
-        }
+        self.gather(&mut vector, place);
         vector
+    }
+
+    /// Adds the epoch at `place` and its Past to a set closed under Past. The cost is what is new in the set.
+    pub fn gather(&self, set: &mut Vector, place: Place) {
+        self.gather_beyond(None, set, place);
     }
 
     /// What an epoch with this prev and these parents has in its Past.
     #[must_use]
     pub fn past(prev: Option<Place>, parents: &[Place]) -> Past {
-        Past(prev.iter().chain(parents).copied().collect())
+        let roots = prev.iter().chain(parents).copied().collect();
+        Past { roots, whole: OnceCell::new(), looks: Cell::new(0) }
     }
 
-    /// Whether the epoch at `place` is in this Past: a look at each thing the epoch names, not at each branch.
+    /// Whether the epoch at `place` is in this Past. The first few times this is a look at each thing the epoch names.
     #[must_use]
     pub fn is_past(&self, past: &Past, place: Place) -> bool {
-        past.0.iter().any(|root| {
-            let reached = if root.branch == place.branch { Some(root.n) } else { self.learned(*root, place.branch) };
-            reached.is_some_and(|n| place.n <= n)
-        })
+        if past.looks.get() >= LOOKS_MAX {
+            past.looked(1);
+            return self.whole(past).contains(place);
+        }
+        past.looked(past.roots.len());
+        past.roots.iter().any(|root| self.reaches(*root, place))
     }
 
     /// The whole of a Past.
     #[must_use]
     pub fn vector(&self, past: &Past) -> Vector {
-        let mut vector = Vector::default();
-        past.0.iter().for_each(|root| vector.join(&self.reach(*root)));
-        vector
+        self.whole(past).clone()
+    }
+
+    fn whole<'a>(&self, past: &'a Past) -> &'a Vector {
+        past.whole.get_or_init(|| {
+            let mut vector = Vector::default();
+            past.roots.iter().for_each(|root| self.gather(&mut vector, *root));
+            vector
+        })
     }
 
     /// Takes an epoch in whose prev and parents are held.
     pub fn insert(&mut self, link: &Link<'_>) -> Inserted {
         let at_tip = |place: &Place| self.branches.get(place.branch as usize).is_some_and(|b| b.tip_n == place.n);
         let goes_on = link.prev.filter(at_tip);
-        let branch = goes_on.map_or_else(|| self.open(link), |prev| prev.branch);
-        let place = Place { branch, n: link.n };
-        let run = &mut self.branches[branch as usize];
-        let replaced = std::mem::replace(&mut run.tip, link.id);
-        (run.tip_n, run.tip_seq, run.is_head) = (link.n, link.seq, true);
-        let mut inserted = Inserted { place, learned: Vec::new(), ended: Vec::new() };
-        if goes_on.is_some() {
-            self.heads.remove(&replaced);
-        }
-        // The usual epoch learns nothing from another chain.
-        if goes_on.is_none() || !link.parents.is_empty() {
-            self.learn(&mut inserted, &self.vector(&Self::past(link.prev, link.parents)));
-        }
-        self.heads.insert(link.id, Head { place, seq: link.seq });
-        self.epochs += 1;
+        let roots: Vec<Place> = link.prev.iter().chain(link.parents).copied().collect();
+        let base = if goes_on.is_some() { None } else { self.largest(&roots) };
+        let mut beyond = Vector::default();
+        roots.iter().for_each(|root| self.gather_beyond(goes_on.or(base), &mut beyond, *root));
+        let branch = goes_on.map_or_else(|| self.begin(link.begins(base)), |prev| prev.branch);
+        let inserted = Inserted {
+            place: Place { branch, n: link.n },
+            base,
+            learned: beyond.iter().collect(),
+            ended: roots.iter().filter_map(|root| self.end(*root)).filter(|ended| *ended != branch).collect(),
+        };
+        self.extend(link.id, link.seq, &inserted);
         inserted
     }
 
@@ -269,153 +349,129 @@ impl Dag {
     /// is what the epoch changes, however many branches there are.
     pub fn replay(&mut self, new: &NewEpoch) {
         let place = new.inserted.place;
-        let number = place.branch as usize;
-        match self.branches.get_mut(number) {
+        match self.branches.get(place.branch as usize) {
             Some(run) if place.n <= run.tip_n => return,
-            Some(run) => drop(self.heads.remove(&run.tip)),
-            None => {
-                self.note_fork(new.host, new.incarnation, place.n);
-                self.branches.push(new.begins());
-            }
+            Some(run) => drop(self.end(Place { branch: place.branch, n: run.tip_n })),
+            None => drop(self.begin(new.begins())),
         }
         for ended in &new.inserted.ended {
-            if let Some(run) = self.branches.get_mut(*ended as usize) {
-                run.is_head = false;
-                self.heads.remove(&run.tip);
+            if let Some(run) = self.branches.get(*ended as usize) {
+                self.end(Place { branch: *ended, n: run.tip_n });
             }
         }
-        if let Some(run) = self.branches.get_mut(number) {
-            new.extends(run);
-            self.heads.insert(new.id, Head { place, seq: new.seq });
-        }
-        self.epochs += 1;
+        self.extend(new.id, new.seq, &new.inserted);
     }
 
-    /// Notes what a new epoch learnt from other chains, and which heads are heads no more.
-    fn learn(&mut self, inserted: &mut Inserted, past: &Vector) {
-        let place = inserted.place;
-        let known = self.reach(place);
-        let run = &mut self.branches[place.branch as usize];
-        for other in past.iter().filter(|other| other.branch != place.branch && !known.contains(*other)) {
-            run.learned.entry(other.branch).or_default().push((place.n, other.n));
-            inserted.learned.push(other);
+    /// Adds a branch that is yet to learn anything, or one as it is kept.
+    fn begin(&mut self, branch: Branch) -> u32 {
+        let (host, incarnation) = (branch.host, branch.incarnation);
+        if !self.chains.insert((host, incarnation)) {
+            self.forks.push(Fork { host, incarnation, n: branch.first_n });
         }
-        let ended = self.heads.extract_if(.., |_, head| past.contains(head.place)).map(|(_, head)| head.place.branch);
-        inserted.ended.extend(ended);
-        for branch in &inserted.ended {
-            self.branches[*branch as usize].is_head = false;
-        }
-    }
-
-    /// How far the epoch at `place` reaches in another branch.
-    fn learned(&self, place: Place, other: u32) -> Option<u64> {
-        let steps = self.branches.get(place.branch as usize)?.learned.get(&other)?;
-        let known = steps.partition_point(|(n, _)| *n <= place.n);
-        known.checked_sub(1).and_then(|last| steps.get(last)).map(|(_, m)| *m)
-    }
-
-    fn open(&mut self, link: &Link<'_>) -> u32 {
-        self.note_fork(link.host, link.incarnation, link.n);
         let number = u32::try_from(self.branches.len()).expect("memory ends before 2^32 branches");
-        self.branches.push(Branch {
-            host: link.host,
-            incarnation: link.incarnation,
-            first_n: link.n,
-            tip: link.id,
-            tip_n: link.n,
-            tip_seq: link.seq,
-            is_head: true,
-            learned: BTreeMap::new(),
-        });
+        self.branches.push(branch);
+        self.remembered.push(None);
+        self.shorten(number);
         number
     }
 
-    fn note_fork(&mut self, host: HostKey, incarnation: Incarnation, n: u64) {
-        if self.branches.iter().any(|known| known.host == host && known.incarnation == incarnation) {
-            self.forks.push(Fork { host, incarnation, n });
+    /// Lets a branch half way up remember when the way from this one has become too long. That shortens the way for all
+    /// beneath it, so of the branches that do, each has half a way of others to itself.
+    fn shorten(&mut self, number: u32) {
+        let (mut at, mut middle) = (number, number);
+        for step in 1..=WAY_MAX {
+            let Some(base) = self.asked_next(at) else { return };
+            at = base.branch;
+            if step == WAY_MAX / 2 {
+                middle = at;
+            }
         }
+        self.remembered[middle as usize] = self.branches[middle as usize].base.map(|base| self.reach(base));
+    }
+
+    /// Whom a question is handed on to that this branch cannot answer.
+    fn asked_next(&self, branch: u32) -> Option<Place> {
+        let is_open = self.remembered.get(branch as usize).is_some_and(Option::is_none);
+        self.branches.get(branch as usize).filter(|_| is_open)?.base
+    }
+
+    /// Which of an epoch's prev and parents reaches the most branches.
+    fn largest(&self, roots: &[Place]) -> Option<Place> {
+        match roots {
+            [] => None,
+            [only] => Some(*only),
+            roots => roots.iter().copied().max_by_key(|root| self.reach(*root).0.len()),
+        }
+    }
+
+    /// Adds to `set` what `root` reaches and `base` does not. Both together are closed under Past, before and after.
+    fn gather_beyond(&self, base: Option<Place>, set: &mut Vector, root: Place) {
+        let known = |set: &Vector, branch| set.last(branch).max(base.and_then(|base| self.reached(base, branch)));
+        // First the way, then what is found on it: a set that is only half done says nothing about the rest.
+        let mut way = Vec::new();
+        let mut next = Some(root);
+        while let Some(place) = next {
+            let known = known(set, place.branch);
+            if known >= Some(place.n) {
+                break;
+            }
+            let run = self.branches.get(place.branch as usize);
+            // Of a branch that is known in part, the base is known.
+            next = run.and_then(|run| run.base).filter(|_| known.is_none());
+            way.extend(run.map(|run| (place, run, known)));
+        }
+        for (place, run, from) in way {
+            set.reach(place);
+            for (&branch, steps) in &run.learned {
+                let learned = learned_by(steps, place.n).filter(|(at_n, _)| Some(*at_n) > from);
+                if let Some((_, n)) = learned.filter(|(_, n)| Some(*n) > known(set, branch)) {
+                    set.reach(Place { branch, n });
+                }
+            }
+        }
+    }
+
+    /// Whether the epoch at `place` is `root` or in its Past.
+    fn reaches(&self, root: Place, place: Place) -> bool {
+        self.reached(root, place.branch) >= Some(place.n)
+    }
+
+    /// How far `root` reaches in a branch.
+    fn reached(&self, root: Place, branch: u32) -> Option<u64> {
+        let mut at = root;
+        // What lies nearer goes further.
+        while at.branch != branch {
+            let run = self.branches.get(at.branch as usize)?;
+            if let Some((_, n)) = run.learned.get(&branch).and_then(|steps| learned_by(steps, at.n)) {
+                return Some(n);
+            }
+            if let Some(Some(all)) = self.remembered.get(at.branch as usize) {
+                return all.last(branch);
+            }
+            at = run.base?;
+        }
+        Some(at.n)
+    }
+
+    /// Makes the epoch at `place` a head no more; the branch if it was one. A head is in no other's Past, so a new epoch
+    /// has it in its own only by naming it.
+    fn end(&mut self, place: Place) -> Option<u32> {
+        let run = self.branches.get_mut(place.branch as usize).filter(|run| run.is_head && run.tip_n == place.n)?;
+        run.is_head = false;
+        self.heads.remove(&run.tip);
+        Some(place.branch)
+    }
+
+    /// Makes an epoch the last of its branch.
+    fn extend(&mut self, id: EpochId, seq: u64, inserted: &Inserted) {
+        let place = inserted.place;
+        if let Some(run) = self.branches.get_mut(place.branch as usize) {
+            run.extend(id, seq, inserted);
+            self.heads.insert(id, Head { place, seq });
+        }
+        self.epochs += 1;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::{collection::vec, prelude::*, sample::Index};
-
-    use super::*;
-
-    fn link(id: u8, host: u8, n: u64, prev: Option<Place>, parents: &[Place]) -> Link<'_> {
-        let incarnation = Incarnation([0; 8]);
-        Link { id: EpochId([id; 32]), host: HostKey([host; 32]), incarnation, n, seq: n, prev, parents }
-    }
-
-    #[test]
-    fn an_ancestor_is_told_from_a_concurrent_epoch() {
-        let mut dag = Dag::default();
-        let a0 = dag.insert(&link(1, 1, 0, None, &[])).place;
-        let b0 = dag.insert(&link(2, 2, 0, None, &[])).place;
-        let a1 = dag.insert(&link(3, 1, 1, Some(a0), &[])).place;
-        assert!(!dag.reach(a1).contains(b0));
-        let b1 = dag.insert(&link(4, 2, 1, Some(b0), &[a0])).place;
-        assert!(dag.reach(b1).contains(a0) && !dag.reach(b1).contains(a1) && !dag.reach(b0).contains(a0));
-        assert_eq!(dag.frontier().collect::<Vec<_>>(), [EpochId([3; 32]), EpochId([4; 32])]);
-    }
-
-    #[test]
-    fn a_forked_chain_is_two_branches_and_both_stay_heads() {
-        let mut dag = Dag::default();
-        let a0 = dag.insert(&link(1, 1, 0, None, &[])).place;
-        let b0 = dag.insert(&link(9, 2, 0, None, &[])).place;
-        let a1 = dag.insert(&link(2, 1, 1, Some(a0), &[b0])).place;
-        let twin = dag.insert(&link(3, 1, 1, Some(a0), &[])).place;
-        assert_ne!(a1.branch, twin.branch);
-        assert_eq!(dag.forks().len(), 1);
-        assert_eq!(dag.heads().len(), 2);
-        assert!(dag.reach(twin).contains(a0) && !dag.reach(twin).contains(a1) && !dag.reach(twin).contains(b0));
-        let on = dag.insert(&link(4, 1, 2, Some(twin), &[a1])).place;
-        assert_eq!(on.branch, twin.branch);
-        assert!(dag.reach(on).contains(a1) && dag.reach(on).contains(b0));
-        assert_eq!(dag.heads().len(), 1);
-        let again = Dag::of(dag.branches().to_vec());
-        assert_eq!((again.heads(), again.forks(), again.len()), (dag.heads(), dag.forks(), 5));
-        assert_eq!(again.reach(on), dag.reach(on));
-    }
-
-    /// What insertion says of an epoch, as an index gets it.
-    fn told(link: &Link<'_>, inserted: Inserted) -> NewEpoch {
-        let Link { id, host, incarnation, seq, .. } = *link;
-        NewEpoch { id, seq, inserted, host, incarnation, revokes: false }
-    }
-
-    proptest! {
-        /// Each step: the host, which of the epochs so far is before it (none, the host's last, or any of its own: a fork),
-        /// and which are its parents.
-        #[test]
-        fn a_replayed_dag_is_the_one_that_was_inserted_into(
-            steps in vec((0..4u8, 0..8usize, vec(any::<Index>(), 0..3), any::<Index>()), 1..60)
-        ) {
-            let (mut dag, mut again) = (Dag::default(), Dag::default());
-            let mut all: Vec<(u8, Place)> = Vec::new();
-            for (number, (host, how, parents, pick)) in (1u8..).zip(steps) {
-                let own: Vec<Place> = all.iter().filter(|(by, _)| *by == host).map(|(_, place)| *place).collect();
-                let prev = match how {
-                    0 => None,
-                    1 | 2 => (!own.is_empty()).then(|| own[pick.index(own.len())]),
-                    _ => own.last().copied(),
-                };
-                let parents: Vec<Place> = parents.iter().filter(|_| !all.is_empty()).map(|parent| all[parent.index(all.len())].1).collect();
-                let n = prev.map_or(0, |prev| prev.n + 1);
-                let link = Link { seq: number.into(), ..link(number, host, n, prev, &parents) };
-                let inserted = dag.insert(&link);
-                all.push((host, inserted.place));
-                let new = told(&link, inserted);
-                again.replay(&new);
-                // Twice is as once.
-                again.replay(&new);
-                prop_assert_eq!(again.branches(), dag.branches());
-                prop_assert_eq!(again.heads(), dag.heads());
-                prop_assert_eq!(again.forks(), dag.forks());
-                prop_assert_eq!(again.len(), dag.len());
-            }
-        }
-    }
-}
+mod tests;

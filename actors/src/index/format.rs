@@ -95,6 +95,7 @@ struct BranchRecord {
     tip_n: u64,
     tip_seq: u64,
     is_head: bool,
+    base: Option<(u32, u64)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -274,12 +275,13 @@ pub(super) fn encode_branch(branch: &Branch) -> Vec<u8> {
         tip_n: branch.tip_n,
         tip_seq: branch.tip_seq,
         is_head: branch.is_head,
+        base: branch.base.map(|base| (base.branch, base.n)),
     })
 }
 
 /// And back.
 pub(super) fn decode_branch(bytes: &[u8]) -> Result<Branch, IndexError> {
-    let BranchRecord { host, incarnation, first_n, tip, tip_n, tip_seq, is_head } = decode(bytes)?;
+    let BranchRecord { host, incarnation, first_n, tip, tip_n, tip_seq, is_head, base } = decode(bytes)?;
     Ok(Branch {
         host: HostKey(host),
         incarnation: Incarnation(incarnation),
@@ -288,6 +290,7 @@ pub(super) fn decode_branch(bytes: &[u8]) -> Result<Branch, IndexError> {
         tip_n,
         tip_seq,
         is_head,
+        base: base.map(|(branch, n)| Place { branch, n }),
         learned: BTreeMap::new(),
     })
 }

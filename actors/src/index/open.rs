@@ -28,7 +28,11 @@ impl SpaceIndex {
             if number as usize != branches.len() {
                 return Err(broken());
             }
-            branches.push(format::decode_branch(&value)?);
+            let branch = format::decode_branch(&value)?;
+            if branch.base.is_some_and(|base| base.branch >= number) {
+                return Err(broken());
+            }
+            branches.push(branch);
         }
         let prefix = self.names.all_learned();
         for record in self.index.records.scan(&prefix, &prefix) {

@@ -1,9 +1,6 @@
 //! What goes into the state machine and what comes out of it, as values.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 
@@ -202,26 +199,13 @@ impl NewEpoch {
     /// The branch that begins with it, before it learns anything.
     #[must_use]
     pub fn begins(&self) -> Branch {
-        let n = self.inserted.place.n;
-        Branch {
-            host: self.host,
-            incarnation: self.incarnation,
-            first_n: n,
-            tip: self.id,
-            tip_n: n,
-            tip_seq: self.seq,
-            is_head: true,
-            learned: BTreeMap::new(),
-        }
+        let Inserted { place, base, .. } = self.inserted;
+        Branch::begin(self.host, self.incarnation, (self.id, place.n, self.seq), base)
     }
 
     /// Makes it the last epoch of its branch.
     pub fn extends(&self, branch: &mut Branch) {
-        let n = self.inserted.place.n;
-        (branch.tip, branch.tip_n, branch.tip_seq, branch.is_head) = (self.id, n, self.seq, true);
-        for learned in &self.inserted.learned {
-            branch.learned.entry(learned.branch).or_default().push((n, learned.n));
-        }
+        branch.extend(self.id, self.seq, &self.inserted);
     }
 }
 

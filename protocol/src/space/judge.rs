@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     effect::{DeadReason, Invalid},
-    tokens::{Present, Tokens},
+    tokens::{Found, Present, Tokens},
     view::{EpochAt, View, ViewError},
 };
 use crate::{
@@ -176,14 +176,15 @@ impl Bench<'_> {
         if let Err(invalid) = self.check_links(checked, ancestry) {
             return Ok(Err(invalid));
         }
-        let host = match self.host(checked, &past) {
+        let found = Found::default();
+        let host = match self.host(checked, &past, &found) {
             Ok(host) => host,
             Err(invalid) => return Ok(Err(invalid)),
         };
         let mut body = BTreeMap::new();
         let mut verdicts = Vec::with_capacity(checked.tokens.len());
         for (event, token) in checked.epoch.events.iter().zip(&checked.tokens) {
-            let present = Present { tokens: self.tokens, dag: self.dag, past: &past, body: &body };
+            let present = Present { tokens: self.tokens, dag: self.dag, past: &past, found: &found, body: &body };
             let verdict = match token {
                 None => Verdict::Dead(DeadReason::Signature),
                 Some(token) => self.sound(&checked.epoch, event, token, &present)?.unwrap_or_else(Verdict::Dead),
@@ -213,14 +214,14 @@ impl Bench<'_> {
     }
 
     /// Rule 3: the owner names the host, as of this epoch.
-    fn host(&self, checked: &CheckedEpoch, past: &Past) -> Result<Chain, Invalid> {
+    fn host(&self, checked: &CheckedEpoch, past: &Past, found: &Found) -> Result<Chain, Invalid> {
         let header = &checked.epoch.header;
         let host = header.host.did();
         // Without a proof it is the owner.
         let Some(address) = header.proof else { return Ok(Chain::default()) };
         let delegations = checked.tokens.iter().flatten().filter(|token| token.role() == Role::Delegation);
         let body: BTreeMap<Address, Proof> = delegations.map(|token| (token.address(), token.clone())).collect();
-        let present = Present { tokens: self.tokens, dag: self.dag, past, body: &body };
+        let present = Present { tokens: self.tokens, dag: self.dag, past, found, body: &body };
         let proof = present.find(&address).ok_or(Invalid::Host)?;
         let own = Chain::beneath(proof, &present).map_err(|_| Invalid::Host)?;
         if !is_host_delegation(proof, self.space, &host) || !own.in_force(checked.epoch.time(), EXPIRY_GRACE_MS) {

@@ -94,7 +94,7 @@ impl Have {
             Self::Heads(heads) => {
                 for head in heads {
                     let Some(at) = view.epoch(head)? else { return Ok(Lacking::Unknown) };
-                    held.join(&dag.reach(at.place));
+                    dag.gather(&mut held, at.place);
                 }
             }
             Self::Branches { tips, rest } => {
@@ -104,9 +104,9 @@ impl Have {
                         Some(at) => Some(at.place),
                         None => chains.proven(tip),
                     };
-                    // The newest come first, so most of the others are in their Past.
-                    if let Some(place) = proven.filter(|place| !held.contains(*place)) {
-                        held.join(&dag.reach(place));
+                    // The newest come first, so most of the others are in their Past and cost nothing.
+                    if let Some(place) = proven {
+                        dag.gather(&mut held, place);
                     }
                 }
                 match our_rest(tips, dag) {
@@ -114,7 +114,7 @@ impl Have {
                     ours if digest_of(&ours) == *rest => {
                         for tip in ours {
                             if let Some(at) = view.epoch(&tip.id)? {
-                                held.join(&dag.reach(at.place));
+                                dag.gather(&mut held, at.place);
                             }
                         }
                     }

@@ -171,6 +171,7 @@ fn a_replica_with_many_heads_tells_its_branches() {
         tip_n: 0,
         tip_seq: number,
         is_head: true,
+        base: None,
         learned: BTreeMap::new(),
     };
     let dag = Dag::of((0..=HEADS_MAX as u64).map(branch).collect());
