@@ -71,6 +71,8 @@ struct Shared {
     answers: places::Places,
     /// Whose shown tokens are looked at.
     showing: places::Turns,
+    /// The spaces that it made.
+    made: shown::Made,
     /// Places for checking signatures: one a core.
     checks: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -102,6 +104,7 @@ impl Replication {
             counters: Counters::default(),
             answers: places::Places::default(),
             showing: places::Turns::default(),
+            made: shown::Made::default(),
             checks: Arc::new(Semaphore::new(cores)),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),

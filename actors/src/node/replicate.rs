@@ -185,6 +185,11 @@ impl Node {
 
 #[cfg(test)]
 impl Node {
+    /// Whether a delegation is known here.
+    pub(crate) fn finds(&self, proof: &Proof) -> bool {
+        self.inner.pool.find(&proof.address(), clock::now()).expect("readable").is_some()
+    }
+
     /// The replication, if this node speaks to others.
     pub(crate) fn replication(&self) -> Option<crate::replication::Replication> {
         self.inner.replication.get().cloned()

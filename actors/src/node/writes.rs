@@ -1,7 +1,7 @@
 //! Writing: authority, then the space's actor, then the answer once it is durable.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -114,6 +114,48 @@ impl Node {
         }
         activated.sort();
         Ok(Delegated { cid: address, activated, skipped: unhosted })
+    }
+
+    /// Takes in a host delegation that a peer showed, for this space alone, if it holds with these others; true when it was
+    /// new. A space is made for it only if `may_make` says so.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing was kept.
+    pub(crate) async fn take_shown(
+        &self,
+        token: &Proof,
+        space: &SpaceId,
+        others: &BTreeMap<Address, Proof>,
+        may_make: &(dyn Fn() -> bool + Sync),
+        now: Millis,
+    ) -> Result<bool, NodeError> {
+        let hosted = self.space(space).await?;
+        if hosted.as_ref().is_some_and(|hosted| hosted.access().holds(&token.address())) {
+            return Ok(false);
+        }
+        let known = |found: &BTreeMap<Address, Proof>| {
+            let mut known = others.clone();
+            known.extend(found.iter().map(|(address, proof)| (*address, proof.clone())));
+            known
+        };
+        let chain = self.with_pool(now, |found| chain(token, Purpose::Delegate, &known(found)))?;
+        self.check_room()?;
+        if hosted.is_none() {
+            if !self.is_to_host(token, space) {
+                return Err(NodeError::NotHosted);
+            }
+            if !self.admits(space.owner()) {
+                return Err(NodeError::NotAdmitted(space.owner().clone()));
+            }
+            if !may_make() {
+                return Err(NodeError::Busy);
+            }
+        }
+        self.inner.pool.borrow(&chain.members().map(|(_, proof)| proof.clone()).collect::<Vec<_>>());
+        match hosted {
+            Some(hosted) => self.take(&hosted, token, now).await,
+            None => self.create(space, token, now).await.map(|()| true),
+        }
     }
 
     /// Takes a revocation in; its time and signature are the caller's part. Gives back what it ended.

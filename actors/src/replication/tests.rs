@@ -164,3 +164,39 @@ async fn no_space_is_opened_for_a_stranger() {
     assert_eq!(home.answer(1, Request::Push(vec![pushed])).await, Response::Push(vec![Verdict::Taken]));
     home.node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stranger_shows_makes_only_the_space_it_asks_for_and_parks_nothing() {
+    let home = Home::new().await;
+    let spaces: Vec<_> = (0..20).map(|n| space(4, &format!("space-{n}"))).collect();
+    let for_node = to_host(4, home.node.did(), &spaces);
+    let of_peer = to_host(4, &host(STRANGER).did(), &spaces);
+    let shown = [for_node, of_peer];
+    assert!(matches!(home.pull(STRANGER, &spaces[0], &shown).await, Response::Epochs { .. }));
+    let status = home.node.status(None, 100).expect("readable");
+    assert_eq!((status.spaces.len(), status.parked), (2, 0));
+    for space in &spaces[1..] {
+        home.pull(STRANGER, space, &shown).await;
+    }
+    assert_eq!(home.node.status(None, 100).expect("readable").spaces.len(), 1 + 16, "as many as one peer may have made");
+    assert!(matches!(home.pull(STRANGER + 1, &spaces[19], &shown).await, Response::Refused(_)));
+    assert_eq!(home.node.status(None, 100).expect("readable").spaces.len(), 1 + 17, "another one may");
+    home.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stranger_shows_in_vain_drives_nothing_out() {
+    let home = Home::new().await;
+    let borrowed = to_host(7, &host(8).did(), &[space(7, "default")]);
+    home.node.borrow_proofs(std::slice::from_ref(&borrowed));
+    for n in 0..20 {
+        let elsewhere = space(4, &format!("space-{n}"));
+        let others = (0..60).map(|m| to_host(5, &host(6).did(), &[space(5, &format!("space-{n}-{m}"))]));
+        // Not the owner's, and no proof of it is shown.
+        let broken = to_host(6, home.node.did(), std::slice::from_ref(&elsewhere));
+        let shown: Vec<_> = [broken].into_iter().chain(others).collect();
+        assert_eq!(home.pull(STRANGER, &elsewhere, &shown).await, NOT_FOUND);
+    }
+    assert!(home.node.finds(&borrowed), "it is still there");
+    home.node.stop().await;
+}
