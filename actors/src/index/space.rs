@@ -1,6 +1,6 @@
 //! The index of one space, for reading.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kvspace_protocol::{
     dag::Place,
@@ -220,6 +220,25 @@ impl SpaceIndex {
             found.push(Stored::decode(key.into(), &mut rest, &value)?);
         }
         Ok(found)
+    }
+
+    /// The newest operations on a key that are not dead. All of them are read, and no more kept.
+    pub(crate) fn newest(&self, key: &str, max: usize) -> Result<Vec<Operation>, IndexError> {
+        let Entry { winner, has_history } = self.entry(key)?;
+        let history = self.names.history(key);
+        let mut newest: BTreeMap<Version, Operation> =
+            winner.into_iter().map(|winner| (winner.operation.version, winner.operation)).collect();
+        let older = if has_history { Some(self.index.records.scan(&history, &history)) } else { None };
+        for record in older.into_iter().flatten() {
+            let (name, value) = record?;
+            let mut rest = Rest(&name[history.len()..]);
+            let operation = Stored::decode(key.into(), &mut rest, &value)?.operation;
+            newest.insert(operation.version, operation);
+            if newest.len() > max {
+                newest.pop_first();
+            }
+        }
+        Ok(newest.into_values().collect())
     }
 
     /// Where the epoch at `place` lies in the log; `None` if none stands there.

@@ -169,17 +169,8 @@ impl Node {
         let mut refusal: NodeError = Denied::MissingParent(Some(address)).into();
         let mut taken = false;
         for hosted in hosted {
-            // Without `after` it voids what its carrier has not seen, so this host sees first what the others have.
-            self.hold(&hosted, &token).await?;
-            if let Some(replication) = self.inner.replication.get()
-                && token.after(&hosted.id).is_none()
-                && !replication.catch_up(self, &hosted).await
-            {
-                tracing::debug!(space = %hosted.id, "a revocation is taken in without the other hosts");
-            }
-            let judge = |others: &_| hosted.access().revocation(&token, others);
-            match self.with_proofs(Some(&hosted.id), now, judge).await {
-                Ok((_, borrowed)) => {
+            match self.judged_twice(&hosted, &token, now, async || self.see_all(&hosted, &token).await).await {
+                Ok(borrowed) => {
                     self.take_token(&hosted, token.clone(), borrowed).await?;
                     taken = true;
                 }
@@ -187,6 +178,34 @@ impl Node {
             }
         }
         if taken { Ok(address) } else { Err(refusal) }
+    }
+
+    /// What a revocation rests on and the space's log does not hold, if it may be taken in. It is judged before anybody waits
+    /// for it, and again afterwards.
+    pub(super) async fn judged_twice(
+        &self,
+        hosted: &Arc<Hosted>,
+        token: &Proof,
+        now: Millis,
+        wait: impl AsyncFnOnce() -> Result<(), NodeError>,
+    ) -> Result<Vec<Proof>, NodeError> {
+        let judge = |others: &_| hosted.access().revocation(token, others);
+        self.with_proofs(Some(&hosted.id), now, judge).await?;
+        wait().await?;
+        Ok(self.with_proofs(Some(&hosted.id), now, judge).await?.1)
+    }
+
+    /// Waits for what a revocation has seen. Without `after` it voids what its carrier has not seen, so this host sees first
+    /// what the others have.
+    async fn see_all(&self, hosted: &Arc<Hosted>, token: &Token) -> Result<(), NodeError> {
+        self.hold(hosted, token).await?;
+        if let Some(replication) = self.inner.replication.get()
+            && token.after(&hosted.id).is_none()
+            && !replication.catch_up(self, hosted).await
+        {
+            tracing::debug!(space = %hosted.id, "a revocation is taken in without the other hosts");
+        }
+        Ok(())
     }
 
     /// The delegation that a revocation ends; the hosts of the spaces that it names are asked if need be.
