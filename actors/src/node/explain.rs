@@ -105,13 +105,14 @@ impl Node {
         let mut refusal = None;
         let mut judged = false;
         for hosted in hosted {
-            let borrowed = match self.judged_twice(&hosted, &token, now, async || self.hold(&hosted, &token).await).await {
-                Ok(borrowed) => borrowed,
-                Err(error) => {
-                    refusal = Some(error);
-                    continue;
-                }
-            };
+            let borrowed =
+                match self.judged_twice(&hosted, &token, now, async || self.hold(&hosted, &token).await).await {
+                    Ok(borrowed) => borrowed,
+                    Err(error) => {
+                        refusal = Some(error);
+                        continue;
+                    }
+                };
             judged = true;
             let (token, max) = (token.clone(), max - voided.len());
             let (node, asked) = (self.clone(), hosted.clone());
