@@ -258,9 +258,8 @@ impl SpaceIndex {
         Ok(self.entry(key)?.winner)
     }
 
-    /// Where the bytes of a value lie that an operation of this epoch puts: in the log, or else in its file. `None` if no
-    /// such operation is known.
-    pub(crate) fn value_of(&self, epoch: &EpochId, hash: &BlobHash) -> Result<Option<Option<Position>>, IndexError> {
+    /// An operation of this epoch that puts this value, if one is known.
+    pub(crate) fn value_of(&self, epoch: &EpochId, hash: &BlobHash) -> Result<Option<Stored>, IndexError> {
         let Some(record) = self.index.records.get(&self.names.epoch(epoch))? else { return Ok(None) };
         let EpochRecord { branch, n, .. } = format::decode(&record)?;
         let read = self.index.read_epoch(self.position(Place { branch, n })?)?;
@@ -269,7 +268,7 @@ impl SpaceIndex {
         {
             let (Some(token), Some(_)) = (read.token(version.event()), value) else { continue };
             if let Some(stored) = self.operation(key, &token.identity(), &version)? {
-                return Ok(Some(stored.at));
+                return Ok(Some(stored));
             }
         }
         Ok(None)
