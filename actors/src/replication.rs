@@ -28,7 +28,7 @@ use kvspace_protocol::{
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::{counters::Counters, proofs::Proofs};
+pub(crate) use self::{ask::CATCH_UP_WAIT, counters::Counters, proofs::Proofs};
 use crate::{
     clock,
     fetch::{FetchOptions, Fetcher},
@@ -148,7 +148,7 @@ impl Replication {
     }
 
     /// Runs a task until it ends or the node does.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let ending = self.shared.ending.clone();
         self.shared.tasks.spawn(async move {
             tokio::select! {
@@ -227,6 +227,7 @@ impl Replication {
                 Event::Disconnected(peer) => {
                     tracing::info!(peer = %peer.did(), "a peer is gone");
                     self.tell(&node, |replicator, now| replicator.handle_disconnected(now, &peer));
+                    node.forget_peer(&peer);
                 }
             }
         }
