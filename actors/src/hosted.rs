@@ -52,6 +52,8 @@ pub(crate) struct Hosted {
     commits: watch::Sender<u64>,
     /// Places for calls under way.
     pub(crate) places: Arc<Semaphore>,
+    /// The place for a question that takes the actor or the index long.
+    pub(crate) questions: Arc<Semaphore>,
     /// The running actor. Whoever starts one holds the lock, so there is one writer.
     pub(crate) actor: AsyncMutex<Option<Addr<SpaceActor>>>,
     /// Held by a commit until the index shows it.
@@ -77,6 +79,7 @@ impl Hosted {
             waiting: AtomicU64::new(0),
             commits: watch::Sender::new(0),
             places: Arc::new(Semaphore::new(CALLS_MAX)),
+            questions: Arc::new(Semaphore::new(1)),
             actor: AsyncMutex::new(None),
             committing: Arc::new(AsyncMutex::new(())),
             ready: Mutex::new(None),

@@ -75,6 +75,8 @@ pub(crate) struct FileUse {
     epoch: EpochId,
     pub(crate) fate: Fate,
     name: Vec<u8>,
+    /// As it lies in the index.
+    record: Vec<u8>,
 }
 
 /// A value that wins and whose bytes are not here.
@@ -245,12 +247,22 @@ impl Index {
         let format::FileUse { space, key, identity, size } = format::decode(&value)?;
         let space = SpaceIndex::new(self.clone(), space.parse().map_err(|_| broken())?, number);
         let fate = space.fate(&key, &Identity(identity), &version)?;
-        Ok(FileUse { space: space.id, hash, size, epoch: version.epoch, fate, name })
+        Ok(FileUse { space: space.id, hash, size, epoch: version.epoch, fate, name, record: value })
     }
 
     /// Forgets that an operation needs a file.
-    pub(crate) fn forget(&self, file_use: FileUse) -> Result<(), IndexError> {
-        self.records.write_aside(Batch::from([(file_use.name, None)]))
+    pub(crate) fn forget(&self, file_use: &FileUse) -> Result<(), IndexError> {
+        self.records.write_aside(Batch::from([(file_use.name.clone(), None)]))
+    }
+
+    /// That an operation needs a file after all.
+    pub(crate) fn remember(&self, file_use: &FileUse) -> Result<(), IndexError> {
+        self.records.write_aside(Batch::from([(file_use.name.clone(), Some(file_use.record.clone()))]))
+    }
+
+    /// What has become of the operation of a use by now.
+    pub(crate) fn fate_of(&self, file_use: &FileUse) -> Result<Fate, IndexError> {
+        Ok(self.file_use((file_use.name.clone(), file_use.record.clone()))?.fate)
     }
 
     /// Up to where in the log all commits are applied.

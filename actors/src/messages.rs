@@ -10,7 +10,7 @@ use kvspace_protocol::{
     authority::Proof,
     dag::Fork,
     id::{EpochId, HostKey, Key, SpaceId},
-    kv::Value,
+    kv::{Operation, Value},
     space::{Arrived, Explained, Preview, Reply, Taken, WaitingEpoch, Write},
     sync::Sent,
 };
@@ -30,8 +30,8 @@ pub(crate) enum Call {
     Token { token: Proof, borrowed: Vec<Proof>, answer: Answer<Reply> },
     /// Take in epochs that a peer brought; answered when those that can be taken in are durable.
     Epochs { from: Option<HostKey>, epochs: Vec<Arrived>, answer: Answer<Taken> },
-    /// What each operation on a key is worth, newest first.
-    Explain(Key, Answer<Vec<Explained>>),
+    /// What each of these operations is worth, newest first.
+    Explain(Vec<Operation>, Answer<Vec<Explained>>),
     /// What a revocation would newly void.
     Preview { token: Proof, borrowed: Vec<Proof>, max: usize, answer: Answer<Preview> },
     /// What is not yet.

@@ -144,6 +144,8 @@ pub struct Found {
     pub value: Arc<Value>,
     /// Who vouches for it.
     pub integrity: Integrity,
+    /// The key.
+    pub(crate) key: Key,
     /// Where the bytes of an inline value lie.
     pub(crate) at: Option<Position>,
 }

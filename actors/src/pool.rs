@@ -17,6 +17,8 @@ use crate::index::{Index, IndexError};
 const PARKED_PER_OWNER_MAX: usize = 64;
 /// Delegations that all owners may park.
 const PARKED_MAX: usize = 10_000;
+/// Bytes of their tokens.
+const PARKED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long a delegation waits for its space: one hour.
 const PARKED_MS: i64 = 3_600_000;
 
@@ -76,7 +78,9 @@ impl Pool {
         let mut parked = self.live(now);
         let known = parked.iter().any(|other| other.space == *space && other.proof.address() == proof.address());
         let owned = parked.iter().filter(|other| other.space.owner() == space.owner()).count();
-        if !known && parked.len() < PARKED_MAX && owned < PARKED_PER_OWNER_MAX {
+        let bytes: usize = parked.iter().map(|other| other.proof.bytes().len()).sum();
+        let fits = bytes + proof.bytes().len() <= PARKED_BYTES_MAX;
+        if !known && fits && parked.len() < PARKED_MAX && owned < PARKED_PER_OWNER_MAX {
             parked.push(Parked { space: space.clone(), proof: proof.clone(), until: now.plus(PARKED_MS) });
         }
     }
@@ -100,5 +104,52 @@ impl Pool {
         let dead = parked.iter().take_while(|parked| parked.until < now).count();
         parked.drain(..dead);
         parked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, path::Path, sync::Arc};
+
+    use ed25519_dalek::SigningKey;
+    use kvspace_protocol::{
+        capability::build::{Claims, ucan},
+        id::Did,
+    };
+
+    use super::*;
+    use crate::{
+        disk::fake::FakeDisk,
+        log::{Log, LogOptions},
+        records::{MemoryStore, Records},
+    };
+
+    #[test]
+    fn what_is_parked_is_bounded_in_bytes() {
+        let options = LogOptions { disk: Arc::new(FakeDisk::default()), ..LogOptions::default() };
+        let log = Log::open(Path::new("/log"), options, |_, _| Ok::<_, Infallible>(())).expect("a log");
+        let records = Records::over(Arc::new(MemoryStore::new())).expect("records");
+        let pool = Pool::new(Index::new(records, log.reader()).expect("an index"));
+        log.close();
+        let mut bytes = 0;
+        for owner in 0..16 {
+            let key = SigningKey::from_bytes(&[owner; 32]);
+            let did = Did::from_ed25519(&key.verifying_key().to_bytes());
+            let space = SpaceId::new(&did, "default").expect("a space id");
+            let mut claims = Claims::until(Millis(4_000_000_000_000));
+            claims.audience = Some(did);
+            // Few signatures of large tokens: the same delegation is parked for many spaces.
+            claims.nonce = Some("n".repeat(45_000));
+            claims.capabilities.insert(format!("{space}/kv"), vec!["tinycloud.kv/get".into()]);
+            let proof: Proof = Arc::new(ucan(&claims, &key).expect("a token").verify().expect("signed just now"));
+            for name in 0..PARKED_PER_OWNER_MAX {
+                let space = SpaceId::new(space.owner(), &format!("space-{name}")).expect("a space id");
+                pool.park(&space, &proof, Millis(0));
+                bytes += proof.bytes().len();
+            }
+        }
+        let parked: usize = pool.live(Millis(0)).iter().map(|parked| parked.proof.bytes().len()).sum();
+        assert!(bytes > PARKED_BYTES_MAX && parked <= PARKED_BYTES_MAX, "{parked} of {bytes}");
+        assert!(pool.parked() > 100);
     }
 }

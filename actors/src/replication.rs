@@ -28,7 +28,7 @@ use kvspace_protocol::{
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::{counters::Counters, proofs::Proofs};
+pub(crate) use self::{ask::CATCH_UP_WAIT, counters::Counters, proofs::Proofs};
 use crate::{
     clock,
     fetch::{FetchOptions, Fetcher},
@@ -71,6 +71,8 @@ struct Shared {
     answers: places::Places,
     /// Whose shown tokens are looked at.
     showing: places::Turns,
+    /// The spaces that it made.
+    made: shown::Made,
     /// Places for checking signatures: one a core.
     checks: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -102,6 +104,7 @@ impl Replication {
             counters: Counters::default(),
             answers: places::Places::default(),
             showing: places::Turns::default(),
+            made: shown::Made::default(),
             checks: Arc::new(Semaphore::new(cores)),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
@@ -145,7 +148,7 @@ impl Replication {
     }
 
     /// Runs a task until it ends or the node does.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let ending = self.shared.ending.clone();
         self.shared.tasks.spawn(async move {
             tokio::select! {
@@ -224,6 +227,7 @@ impl Replication {
                 Event::Disconnected(peer) => {
                     tracing::info!(peer = %peer.did(), "a peer is gone");
                     self.tell(&node, |replicator, now| replicator.handle_disconnected(now, &peer));
+                    node.forget_peer(&peer);
                 }
             }
         }

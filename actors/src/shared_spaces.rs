@@ -71,11 +71,21 @@ impl SharedSpaces {
             let (space, item) = known.items.get(number)?;
             Some((*item, space.clone()))
         }));
-        // Not if the peer was named for another space meanwhile.
-        if known.named == named && (known.peers.len() < PEERS_MAX || known.peers.contains_key(peer)) {
+        // Not if the peer was named for another space meanwhile, nor for anybody who shares nothing.
+        if known.named == named
+            && !spaces.is_empty()
+            && (known.peers.len() < PEERS_MAX || known.peers.contains_key(peer))
+        {
             known.peers.insert(*peer, Peer { spaces, items: Some(items.clone()) });
         }
         Ok(items)
+    }
+
+    /// Forgets the items of a peer that asks no more.
+    pub(crate) fn forget(&self, peer: &HostKey) {
+        if let Some(known) = self.known().as_mut() {
+            known.peers.remove(peer);
+        }
     }
 
     /// A commit of a space is in the index, and this is its DAG now. The commits of one space come in their order.
@@ -264,5 +274,21 @@ mod tests {
         assert!(!cached(&side, &PEER));
         assert_eq!(before.space_of(&item), Some(&space(0)));
         assert_eq!(side.shared.items(&PEER).expect("the index reads").space_of(&item), None);
+    }
+
+    #[test]
+    fn strangers_and_peers_that_are_gone_take_no_place() {
+        let mut side = Side::new();
+        side.commit(&space(0), &[PEER]);
+        let kept = |side: &Side| side.shared.known().as_ref().map(|known| known.peers.len());
+        for stranger in 10..20 {
+            side.shared.items(&HostKey([stranger; 32])).expect("the index reads");
+        }
+        assert_eq!(kept(&side), Some(0), "they share nothing");
+        side.shared.items(&PEER).expect("the index reads");
+        assert_eq!(kept(&side), Some(1));
+        side.shared.forget(&PEER);
+        assert_eq!(kept(&side), Some(0));
+        assert!(side.shared.items(&PEER).is_ok());
     }
 }

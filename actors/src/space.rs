@@ -100,8 +100,8 @@ impl SpaceActor {
             Call::Epochs { from, epochs, answer } => {
                 (Awaited::Taken(answer, from), self.core.handle_epochs(now, index, id, epochs))
             }
-            Call::Explain(key, answer) => {
-                let explained = self.core.explain(index, &key);
+            Call::Explain(operations, answer) => {
+                let explained = self.core.explain(index, operations);
                 return drop(answer.send(explained.map_err(|error| NodeError::Storage(error.to_string()))));
             }
             Call::Preview { token, borrowed, max, answer } => {

@@ -97,6 +97,11 @@ impl Spaces {
         self.active.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
     }
 
+    /// A space that is in memory; nobody's use of it.
+    pub(crate) fn if_in_memory(&self, id: &SpaceId) -> Option<Arc<Hosted>> {
+        self.active.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
     /// Those in memory.
     pub(crate) fn in_memory(&self) -> Vec<Arc<Hosted>> {
         self.active.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()

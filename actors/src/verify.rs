@@ -7,7 +7,7 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use ed25519_dalek::SigningKey;
-use kvspace_protocol::id::Incarnation;
+use kvspace_protocol::id::{HostKey, Incarnation};
 
 use crate::{
     StartError,
@@ -97,6 +97,7 @@ pub fn verify(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<R
 
     let mut judged = kept.end(&log, &mut faults);
     let mut values = Values::new(&folder.blobs(), &log, &mut faults, &mut counts, progress);
+    values.own = options.key.map(|key| HostKey(SigningKey::from_bytes(&key).verifying_key().to_bytes()));
     values.check(&made, &suspects)?;
     if let Some(index) = judged.index() {
         let lost = judged.lost_end();

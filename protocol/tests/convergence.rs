@@ -377,7 +377,8 @@ fn assert_is(host: &Host, truth: &oracle::Truth) {
 fn assert_explained(host: &Host) {
     let winners = host.winners();
     for key in host.view.keys() {
-        let explained = host.core.explain(&host.view, key).expect("the view reads");
+        let history = host.view.history(key).expect("the view reads");
+        let explained = host.core.explain(&host.view, history).expect("the view reads");
         assert!(explained.is_sorted_by(|newer, older| newer.operation.version > older.operation.version));
         for Explained { operation, worth, .. } in &explained {
             let wins = winners.get(&**key).is_some_and(|(winner, _)| *winner == operation.version);

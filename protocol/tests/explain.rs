@@ -5,7 +5,9 @@ use kvspace_protocol::{
     epoch::{Event, SignedEpoch},
     id::EpochId,
     kv::{Value, Version},
-    space::{CallId, Change, CheckedEpoch, DeadReason, Output, Preview, Refusal, Rule, Void, WaitingEpoch, Worth},
+    space::{
+        CallId, Change, CheckedEpoch, DeadReason, Output, Preview, Refusal, Rule, View, Void, WaitingEpoch, Worth,
+    },
 };
 use world::{Draft, Forger, Host, Owner, START_MS, Session, clock, event, hash, id, put_event, revocation, verified};
 
@@ -32,7 +34,8 @@ impl Scene {
     }
 
     fn worth(&self, path: &str) -> Vec<Worth> {
-        let explained = self.host.core.explain(&self.host.view, path).expect("the view reads");
+        let history = self.host.view.history(path).expect("the view reads");
+        let explained = self.host.core.explain(&self.host.view, history).expect("the view reads");
         explained.into_iter().map(|explained| explained.worth).collect()
     }
 
@@ -54,7 +57,12 @@ fn each_operation_is_told_what_it_is_worth() {
     scene.host.receive([again]);
     let repeated = scene.epoch(2, vec![put_event(&token, b"four")]);
     scene.host.receive([repeated]);
-    let explained = scene.host.core.explain(&scene.host.view, "k").expect("the view reads");
+    let history = scene.host.view.history("k").expect("the view reads");
+    let explained = scene.host.core.explain(&scene.host.view, history.clone()).expect("the view reads");
+    for (one, operation) in explained.iter().zip(history.into_iter().rev()) {
+        let alone = scene.host.core.explain(&scene.host.view, vec![operation]).expect("the view reads");
+        assert_eq!(alone, std::slice::from_ref(one), "whatever else is asked about");
+    }
     let worth: Vec<_> = explained.iter().map(|explained| explained.worth).collect();
     let (wins, others) = (worth.iter().filter(|worth| **worth == Worth::Wins).count(), worth.len());
     assert_eq!((wins, others), (1, 4));
@@ -189,6 +197,20 @@ fn a_preview_is_cut_short_and_changes_nothing() {
     let last = scene.host.frontier();
     let revocation = scene.owner.revoke(&scene.session.delegation, &last);
     assert_eq!(scene.host.preview(&revocation, 10), Ok(Preview::default()), "it lets all stand");
+}
+
+#[test]
+fn a_preview_looks_at_a_bounded_number_of_operations() {
+    let mut scene = Scene::new();
+    for number in 0..110 {
+        scene.put("a", &[number]);
+    }
+    let seen = scene.host.frontier();
+    scene.put("b", b"one");
+    let revocation = scene.owner.revoke(&scene.session.delegation, &seen);
+    let preview = scene.host.preview(&revocation, 1).expect("it may be revoked");
+    assert_eq!(preview, Preview { voided: vec![], has_more: true });
+    assert_eq!(scene.host.preview(&revocation, 2).expect("it may be revoked").voided.len(), 1);
 }
 
 #[test]

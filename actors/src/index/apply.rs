@@ -69,7 +69,27 @@ impl SpaceIndex {
         (keys::hosted_space(host, self.names.0), Some(self.id.as_str().as_bytes().to_vec()))
     }
 
-    fn branch(&self, number: u32) -> Result<Option<Branch>, IndexError> {
+    /// That the value of an operation is, or is to be, in a file.
+    fn file_use(&self, stored: &Stored) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+        let value = stored.operation.effect.value()?;
+        let Operation { key, identity, version, .. } = &stored.operation;
+        let (space, key, identity) = (self.id.to_string(), key.to_string(), identity.0);
+        let record = FileUse { space, key, identity, size: value.size };
+        Some((keys::file_use(&value.blob, self.names.0, version), Some(format::encode(&record))))
+    }
+
+    /// Notes that the winner of a key needs a file, if the index does not say so: its bytes were freed while it was about to
+    /// win again. From then on the file is wanted, and kept. Blocks.
+    pub(crate) fn note_file(&self, key: &str, version: &Version) -> Result<(), IndexError> {
+        let winner = self.winning(key)?.filter(|winner| winner.operation.version == *version);
+        let Some((name, record)) = winner.and_then(|winner| self.file_use(&winner)) else { return Ok(()) };
+        if self.index.records.get(&name)?.is_none() {
+            self.index.records.write_aside(Batch::from([(name, record)]))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn branch(&self, number: u32) -> Result<Option<Branch>, IndexError> {
         self.index.records.get(&self.names.branch(number))?.map(|branch| format::decode_branch(&branch)).transpose()
     }
 }
@@ -273,10 +293,8 @@ impl<'a> Work<'a> {
 
     /// That an operation needs a file, if it does.
     fn file_use(&self, stored: &Stored) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
-        let (file, size) = (stored.file()?, stored.operation.effect.value()?.size);
-        let Operation { key, identity, version, .. } = &stored.operation;
-        let record = FileUse { space: self.space.id.to_string(), key: key.to_string(), identity: identity.0, size };
-        Some((keys::file_use(&file, self.space.names.0, version), Some(format::encode(&record))))
+        stored.file()?;
+        self.space.file_use(stored)
     }
 
     /// Keeps the newest dead writes of each key.

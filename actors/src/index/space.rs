@@ -1,6 +1,6 @@
 //! The index of one space, for reading.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kvspace_protocol::{
     dag::Place,
@@ -222,6 +222,25 @@ impl SpaceIndex {
         Ok(found)
     }
 
+    /// The newest operations on a key that are not dead. All of them are read, and no more kept.
+    pub(crate) fn newest(&self, key: &str, max: usize) -> Result<Vec<Operation>, IndexError> {
+        let Entry { winner, has_history } = self.entry(key)?;
+        let history = self.names.history(key);
+        let mut newest: BTreeMap<Version, Operation> =
+            winner.into_iter().map(|winner| (winner.operation.version, winner.operation)).collect();
+        let older = if has_history { Some(self.index.records.scan(&history, &history)) } else { None };
+        for record in older.into_iter().flatten() {
+            let (name, value) = record?;
+            let mut rest = Rest(&name[history.len()..]);
+            let operation = Stored::decode(key.into(), &mut rest, &value)?.operation;
+            newest.insert(operation.version, operation);
+            if newest.len() > max {
+                newest.pop_first();
+            }
+        }
+        Ok(newest.into_values().collect())
+    }
+
     /// Where the epoch at `place` lies in the log; `None` if none stands there.
     pub(crate) fn find_position(&self, place: Place) -> Result<Option<Position>, IndexError> {
         let record = self.index.records.get(&self.names.place(place))?;
@@ -239,9 +258,8 @@ impl SpaceIndex {
         Ok(self.entry(key)?.winner)
     }
 
-    /// Where the bytes of a value lie that an operation of this epoch puts: in the log, or else in its file. `None` if no
-    /// such operation is known.
-    pub(crate) fn value_of(&self, epoch: &EpochId, hash: &BlobHash) -> Result<Option<Option<Position>>, IndexError> {
+    /// An operation of this epoch that puts this value, if one is known.
+    pub(crate) fn value_of(&self, epoch: &EpochId, hash: &BlobHash) -> Result<Option<Stored>, IndexError> {
         let Some(record) = self.index.records.get(&self.names.epoch(epoch))? else { return Ok(None) };
         let EpochRecord { branch, n, .. } = format::decode(&record)?;
         let read = self.index.read_epoch(self.position(Place { branch, n })?)?;
@@ -250,7 +268,7 @@ impl SpaceIndex {
         {
             let (Some(token), Some(_)) = (read.token(version.event()), value) else { continue };
             if let Some(stored) = self.operation(key, &token.identity(), &version)? {
-                return Ok(Some(stored.at));
+                return Ok(Some(stored));
             }
         }
         Ok(None)

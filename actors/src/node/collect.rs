@@ -6,7 +6,13 @@
 //!
 //! Each step is done under the [`CollectLock`], and left for later while a backup holds that.
 
-use std::{cell::RefCell, collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use kvspace_protocol::{
     id::{BlobHash, Millis},
@@ -19,7 +25,7 @@ use crate::{
     clock,
     disk::CollectLock,
     failpoint,
-    index::{Fate, IndexError, Stored, signed},
+    index::{Fate, FileUse, IndexError, Stored, signed},
     log::{Compacted, ReplayedCommit},
     space::Storage,
 };
@@ -37,6 +43,8 @@ pub(super) struct Collector {
     retention_ms: i64,
     interval: Duration,
     stopped: Arc<Notify>,
+    /// Uses of files that the last look has forgotten.
+    forgotten: Arc<Mutex<Vec<FileUse>>>,
 }
 
 /// When to look at what.
@@ -79,7 +87,8 @@ struct Look {
 impl Collector {
     pub(super) fn new(storage: Storage, data_dir: PathBuf, retention: Duration, interval: Duration) -> Self {
         let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-        Self { storage, data_dir, retention_ms, interval, stopped: Arc::new(Notify::new()) }
+        let (stopped, forgotten) = (Arc::new(Notify::new()), Arc::default());
+        Self { storage, data_dir, retention_ms, interval, stopped, forgotten }
     }
 
     /// Ends [`Collector::run`] after what it is at.
@@ -171,21 +180,45 @@ impl Collector {
                 freed.push(file_use);
             }
         }
+        // What was forgotten while a commit was on its way that brings it back.
+        for forgotten in std::mem::take(&mut *self.forgotten()) {
+            self.restore_if_it_wins(&forgotten)?;
+        }
         for file_use in freed {
-            let hash = file_use.hash;
-            failpoint::reached("collect.found");
-            index.forget(file_use)?;
-            failpoint::reached("collect.forgotten");
-            let unneeded = || !index.needs_file(&hash).unwrap_or(true);
-            match self.storage.blobs.remove(&hash, unneeded) {
-                Ok(removed) => {
-                    failpoint::reached("collect.removed");
-                    tracing::debug!(%hash, removed, "freed a large value");
-                }
-                Err(error) => tracing::warn!(%hash, %error, "cannot remove the file of a freed value"),
-            }
+            self.free(file_use)?;
         }
         Ok(())
+    }
+
+    /// Forgets a use of a file, and removes the file if it was the last one.
+    pub(super) fn free(&self, file_use: FileUse) -> Result<(), IndexError> {
+        let (index, hash) = (&self.storage.index, file_use.hash);
+        failpoint::reached("collect.found");
+        index.forget(&file_use)?;
+        failpoint::reached("collect.forgotten");
+        self.restore_if_it_wins(&file_use)?;
+        self.forgotten().push(file_use);
+        let unneeded = || !index.needs_file(&hash).unwrap_or(true);
+        match self.storage.blobs.remove(&hash, unneeded) {
+            Ok(removed) => {
+                failpoint::reached("collect.removed");
+                tracing::debug!(%hash, removed, "freed a large value");
+            }
+            Err(error) => tracing::warn!(%hash, %error, "cannot remove the file of a freed value"),
+        }
+        Ok(())
+    }
+
+    /// A commit may have brought the operation back meanwhile: its file is needed, or wanted, again.
+    fn restore_if_it_wins(&self, forgotten: &FileUse) -> Result<(), IndexError> {
+        if self.storage.index.fate_of(forgotten)? == Fate::Wins {
+            self.storage.index.remember(forgotten)?;
+        }
+        Ok(())
+    }
+
+    fn forgotten(&self) -> MutexGuard<'_, Vec<FileUse>> {
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The segment that has been due for longest. The index must show all of it.

@@ -6,7 +6,7 @@ use kvspace_protocol::{
     authority::Proof,
     capability::Role,
     dag::{Place, Vector},
-    id::{Did, EpochId, HostKey, Millis, SpaceId},
+    id::{Did, EpochId, HostKey, Key, Millis, SpaceId},
     kv::Effect,
     space::{DeadReason, Explained, Rule, View as _, Worth},
     sync::{Asked, Known},
@@ -30,15 +30,25 @@ impl Node {
     /// Why a key reads as it does here.
     ///
     /// # Errors
-    /// [`NodeError::NotHosted`].
+    /// [`NodeError::NotHosted`]; [`NodeError::Busy`] while another such question about the space is open.
     pub async fn explain(&self, space: &SpaceId, key: &str) -> Result<Explanation, NodeError> {
         let hosted = self.hosted(space).await?;
-        let explained = self.call(&hosted, Held::default(), |answer| Call::Explain(key.into(), answer)).await?;
-        let room = self.call(&hosted, Held::default(), Call::Waiting).await?;
+        let (node, key) = (self.clone(), Key::from(key));
+        question(&hosted.clone(), async move { node.explain_now(&hosted, &key).await }).await
+    }
+
+    async fn explain_now(&self, hosted: &Arc<Hosted>, key: &Key) -> Result<Explanation, NodeError> {
+        let newest = {
+            let (hosted, key) = (hosted.clone(), key.clone());
+            tokio::task::spawn_blocking(move || hosted.index.newest(&key, OPERATIONS_MAX + 1)).await
+        };
+        let newest = newest.map_err(|error| NodeError::Storage(error.to_string()))??;
+        let explained = self.call(hosted, Held::default(), |answer| Call::Explain(newest, answer)).await?;
+        let room = self.call(hosted, Held::default(), Call::Waiting).await?;
         let (dead, has_more) = (hosted.index.dead(key)?, explained.len() > OPERATIONS_MAX);
-        let mut operations = self.operations(&hosted, explained).await?;
+        let mut operations = self.operations(hosted, explained).await?;
         for dead in dead {
-            operations.push(explain_dead(&hosted, dead)?);
+            operations.push(explain_dead(hosted, dead)?);
         }
         operations.sort_by_key(|operation| std::cmp::Reverse(operation.version));
         let WaitingRoom { waiting, missing, forks } = room;
@@ -46,7 +56,7 @@ impl Node {
             operations,
             has_more,
             frontier: hosted.frontier(),
-            replicas: self.replicas_of(&hosted)?,
+            replicas: self.replicas_of(hosted)?,
             missing,
             waiting: waiting
                 .into_iter()
@@ -95,18 +105,21 @@ impl Node {
         let mut refusal = None;
         let mut judged = false;
         for hosted in hosted {
-            self.hold(&hosted, &token).await?;
-            let judge = |others: &_| hosted.access().revocation(&token, others);
-            let (_, borrowed) = match self.with_proofs(Some(&hosted.id), now, judge).await {
-                Ok(judged) => judged,
-                Err(error) => {
-                    refusal = Some(error);
-                    continue;
-                }
-            };
+            let borrowed =
+                match self.judged_twice(&hosted, &token, now, async || self.hold(&hosted, &token).await).await {
+                    Ok(borrowed) => borrowed,
+                    Err(error) => {
+                        refusal = Some(error);
+                        continue;
+                    }
+                };
             judged = true;
             let (token, max) = (token.clone(), max - voided.len());
-            let preview = self.call(&hosted, Held::default(), |answer| Call::Preview { token, borrowed, max, answer });
+            let (node, asked) = (self.clone(), hosted.clone());
+            let preview = question(&hosted, async move {
+                let call = |answer| Call::Preview { token, borrowed, max, answer };
+                node.call(&asked, Held::default(), call).await
+            });
             let preview = preview.await?;
             has_more |= preview.has_more;
             voided.extend(preview.voided.into_iter().map(|write| Voided {
@@ -188,6 +201,20 @@ impl Node {
             has_all,
         })
     }
+}
+
+/// Works on a long question about a space, one at a time. It is worked on to its end even if who asked goes away.
+async fn question<T: Send + 'static>(
+    hosted: &Hosted,
+    work: impl Future<Output = Result<T, NodeError>> + Send + 'static,
+) -> Result<T, NodeError> {
+    let place = hosted.questions.clone().try_acquire_owned().map_err(|_| NodeError::Busy)?;
+    let work = tokio::spawn(async move {
+        let worked = work.await;
+        drop(place);
+        worked
+    });
+    work.await.unwrap_or_else(|error| Err(NodeError::Storage(error.to_string())))
 }
 
 /// Which of a host's heads are not held here, and whether the host has all that is.

@@ -78,10 +78,10 @@ impl Node {
         let Some(Stored { operation, at, .. }) = self.hosted(space).await?.index.find(key)? else {
             return Ok(Lookup::Never);
         };
-        let Operation { version, integrity, effect, .. } = operation;
+        let Operation { key, version, integrity, effect, .. } = operation;
         Ok(match effect {
             Effect::Delete => Lookup::Deleted(version),
-            Effect::Put(value) => Lookup::Live(Found { version, value, integrity, at }),
+            Effect::Put(value) => Lookup::Live(Found { version, value, integrity, key, at }),
         })
     }
 
@@ -125,6 +125,9 @@ impl Node {
             opened.map_err(|error| NodeError::Storage(error.to_string()))
         };
         let mut opened = open().await?;
+        if opened.is_none() {
+            self.note_file(space, found).await?;
+        }
         if opened.is_none() && self.pending(space, found).await {
             opened = open().await?;
         }
@@ -144,9 +147,16 @@ impl Node {
         tokio::task::spawn_blocking(move || replication.replace(&node, value, &rotten)).await.ok();
     }
 
+    /// Has the index say that a value is wanted whose file is not here.
+    async fn note_file(&self, space: &SpaceId, found: &Found) -> Result<(), NodeError> {
+        let (hosted, key, version) = (self.hosted(space).await?, found.key.clone(), found.version);
+        let noted = tokio::task::spawn_blocking(move || hosted.index.note_file(&key, &version)).await;
+        Ok(noted.map_err(|error| NodeError::Storage(error.to_string()))??)
+    }
+
     /// Waits for the bytes of a value that are not here; true when they may have come.
     async fn pending(&self, space: &SpaceId, found: &Found) -> bool {
-        let Some(pending) = self.inner.pending.get() else { return false };
+        let Some(pending) = self.inner.pending.get().filter(|_| !self.inner.room.is_short()) else { return false };
         let value = pending_value(space, found);
         tokio::time::timeout(self.inner.options.pending_wait, pending.wait(value)).await.unwrap_or(false)
     }

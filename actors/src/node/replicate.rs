@@ -51,6 +51,20 @@ impl Node {
         self.inner.storage.index.is_named_host(space, peer).unwrap_or(false)
     }
 
+    /// Whether proofs and values of a space are asked of this peer: a live host, as far as can be told without opening the
+    /// space.
+    pub(crate) fn is_host_to_ask(&self, space: &SpaceId, peer: &HostKey) -> bool {
+        match self.inner.spaces.if_in_memory(space) {
+            Some(hosted) => hosted.access().is_host(peer, clock::now()),
+            None => self.is_named_host(space, peer),
+        }
+    }
+
+    /// Forgets what is kept about a peer that is gone.
+    pub(crate) fn forget_peer(&self, peer: &HostKey) {
+        self.inner.storage.shared.forget(peer);
+    }
+
     /// Whether this peer may be a host of the space, as far as can be told without opening it.
     pub(crate) fn may_be_host(&self, space: &SpaceId, peer: &HostKey) -> bool {
         self.is_named_host(space, peer) || peer.did() == *space.owner()
@@ -88,14 +102,17 @@ impl Node {
         hosts.filter(|host| *host != self.inner.host).collect()
     }
 
-    /// Has a space take in epochs of peers; the answer comes when all that was taken is durable.
+    /// Has a space take in epochs of peers; the answer comes when all that was taken is durable. When the disk is nearly full
+    /// their values are left out, which are fetched later: revocations and deletes go on as long as the log has room.
     pub(crate) async fn take_epochs(
         &self,
         hosted: &Arc<Hosted>,
         from: HostKey,
-        epochs: Vec<Arrived>,
+        mut epochs: Vec<Arrived>,
     ) -> Result<Taken, NodeError> {
-        self.check_room()?;
+        if self.inner.room.is_short() {
+            epochs.iter_mut().for_each(|arrived| arrived.values = Vec::new());
+        }
         self.call(hosted, Held::default(), |answer| Call::Epochs { from: Some(from), epochs, answer }).await
     }
 
@@ -104,8 +121,11 @@ impl Node {
         self.inner.pool.borrow(proofs);
     }
 
-    /// Of these values those whose bytes are neither in the log nor in a file.
+    /// Of these values those whose bytes are neither in the log nor in a file; none while there is no room for them.
     pub(crate) async fn lacking_values(&self, space: &SpaceId, wanted: Vec<WantedValue>) -> Vec<WantedValue> {
+        if self.inner.room.is_short() {
+            return Vec::new();
+        }
         let (index, blobs) = (self.inner.storage.index.clone(), self.blobs().clone());
         let space = space.clone();
         let lacking = move || -> Result<Vec<WantedValue>, IndexError> {
@@ -124,8 +144,11 @@ impl Node {
         self.look(lacking).await
     }
 
-    /// The next values whose files are wanted, behind the one of this name.
+    /// The next values whose files are wanted, behind the one of this name; none while there is no room for them.
     pub(crate) async fn wanted_values(&self, after: Option<Vec<u8>>, max: usize) -> Vec<Wanted> {
+        if self.inner.room.is_short() {
+            return Vec::new();
+        }
         let (index, blobs) = (self.inner.storage.index.clone(), self.blobs().clone());
         self.look(move || index.wanted(&blobs, after.as_deref()).take(max).collect()).await
     }
@@ -150,11 +173,15 @@ impl Node {
         let hosted = self.hosted_here(space).await.ok()??;
         let (storage, hash, epoch) = (self.inner.storage.clone(), *hash, *epoch);
         let open = move || -> Result<Vec<Source>, IndexError> {
-            let Some(at) = hosted.index.value_of(&epoch, &hash)? else { return Ok(Vec::new()) };
-            if let Some(bytes) = at.and_then(|at| storage.log.read_blob(at).ok()) {
+            let Some(stored) = hosted.index.value_of(&epoch, &hash)? else { return Ok(Vec::new()) };
+            if let Some(bytes) = stored.at.and_then(|at| storage.log.read_blob(at).ok()) {
                 return Ok(vec![Source::Bytes(bytes)]);
             }
-            Ok(storage.blobs.open_file(&hash).map(Source::File).into_iter().collect())
+            let file = storage.blobs.open_file(&hash);
+            if file.is_none() {
+                hosted.index.note_file(&stored.operation.key, &stored.operation.version)?;
+            }
+            Ok(file.map(Source::File).into_iter().collect())
         };
         self.look(open).await.pop()
     }
@@ -180,6 +207,11 @@ impl Node {
 
 #[cfg(test)]
 impl Node {
+    /// Whether a delegation is known here.
+    pub(crate) fn finds(&self, proof: &Proof) -> bool {
+        self.inner.pool.find(&proof.address(), clock::now()).expect("readable").is_some()
+    }
+
     /// The replication, if this node speaks to others.
     pub(crate) fn replication(&self) -> Option<crate::replication::Replication> {
         self.inner.replication.get().cloned()

@@ -2,28 +2,45 @@
 //! caught up with one of them before this node writes to it again, so that no condition is judged by old state.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
-use kvspace_protocol::id::{Millis, SpaceId};
+use kvspace_protocol::id::SpaceId;
+use tokio::sync::watch;
 
 use super::{Node, NodeError};
-use crate::{clock, hosted::Hosted};
+use crate::{
+    clock,
+    hosted::Hosted,
+    index::IndexError,
+    replication::{CATCH_UP_WAIT, Replication},
+};
 
-/// How long other hosts are waited for after the start. Then this node writes without them: they may be gone for good.
+/// How long other hosts are waited for after the start. Then this node writes without them as long as none is connected:
+/// they may be gone for good.
 const ALONE_AFTER_MS: i64 = 60_000;
 
 /// Which spaces are caught up.
 #[derive(Debug)]
 pub(super) struct Restored {
-    started: Millis,
-    caught_up: Mutex<BTreeSet<SpaceId>>,
+    started: AtomicI64,
+    spaces: Mutex<Spaces>,
+}
+
+#[derive(Debug, Default)]
+struct Spaces {
+    caught_up: BTreeSet<SpaceId>,
+    /// Being caught up; each tells when its end is near.
+    under_way: BTreeMap<SpaceId, watch::Receiver<()>>,
 }
 
 impl Default for Restored {
     fn default() -> Self {
-        Self { started: clock::now(), caught_up: Mutex::default() }
+        Self { started: clock::now().0.into(), spaces: Mutex::default() }
     }
 }
 
@@ -36,25 +53,74 @@ impl Node {
         let (Some(restored), Some(replication)) = (&self.inner.restored, self.inner.replication.get()) else {
             return Ok(());
         };
-        let is_known = |space: &SpaceId| restored.lock().contains(space);
-        if is_known(&hosted.id) {
+        if restored.is_caught_up(&hosted.id) {
             return Ok(());
         }
-        let now = clock::now();
-        let is_alone = self.other_hosts(hosted).is_empty();
-        if !is_alone && !replication.catch_up(self, hosted).await {
-            if now.0 - restored.started.0 < ALONE_AFTER_MS {
-                return Err(NodeError::CatchingUp);
-            }
-            tracing::warn!(space = %hosted.id, "no other host was reached since the backup was restored: writing without them");
+        if self.other_hosts(hosted).is_empty() {
+            restored.lock().caught_up.insert(hosted.id.clone());
+            return Ok(());
         }
-        restored.lock().insert(hosted.id.clone());
-        Ok(())
+        if replication.hosts_to_ask(self, &hosted.id).is_empty() {
+            let is_over = clock::now().0 - restored.started.load(Ordering::Relaxed) >= ALONE_AFTER_MS;
+            return if is_over { Ok(()) } else { Err(NodeError::CatchingUp) };
+        }
+        let mut ended = self.catch_up(restored, replication, hosted);
+        // The channel closes when it has ended.
+        drop(tokio::time::timeout(CATCH_UP_WAIT, ended.changed()).await);
+        if restored.is_caught_up(&hosted.id) { Ok(()) } else { Err(NodeError::CatchingUp) }
+    }
+
+    /// Has a space caught up, however long it takes, if that is not under way.
+    fn catch_up(&self, restored: &Restored, replication: &Replication, hosted: &Arc<Hosted>) -> watch::Receiver<()> {
+        let mut spaces = restored.lock();
+        // One that has ended without a word was ended from outside.
+        let under_way = spaces.under_way.get(&hosted.id).filter(|ended| ended.has_changed().is_ok());
+        if let Some(ended) = under_way {
+            return ended.clone();
+        }
+        let (ending, ended) = watch::channel(());
+        spaces.under_way.insert(hosted.id.clone(), ended.clone());
+        let (node, hosted, asking) = (self.clone(), hosted.clone(), replication.clone());
+        replication.spawn(async move {
+            let is_caught_up = asking.catch_up_to_the_end(&node, &hosted).await;
+            if let Some(restored) = &node.inner.restored {
+                let mut spaces = restored.lock();
+                spaces.under_way.remove(&hosted.id);
+                if is_caught_up {
+                    spaces.caught_up.insert(hosted.id.clone());
+                }
+            }
+            drop(ending);
+        });
+        ended
     }
 }
 
 impl Restored {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<SpaceId>> {
-        self.caught_up.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether nothing is left to be caught up. Of a space that nobody has used nobody knows.
+    pub(super) fn is_done(&self, node: &Node) -> Result<bool, IndexError> {
+        for index in node.inner.storage.index.spaces(None) {
+            let space = index?.id().clone();
+            let in_memory = node.inner.spaces.if_in_memory(&space);
+            let is_alone = || in_memory.is_some_and(|hosted| node.other_hosts(&hosted).is_empty());
+            if !self.is_caught_up(&space) && !is_alone() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// As if the node had started then.
+    #[cfg(test)]
+    pub(super) fn set_started(&self, at: kvspace_protocol::id::Millis) {
+        self.started.store(at.0, Ordering::Relaxed);
+    }
+
+    fn is_caught_up(&self, space: &SpaceId) -> bool {
+        self.lock().caught_up.contains(space)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Spaces> {
+        self.spaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -186,14 +186,20 @@ impl Node {
                 tracing::error!("collecting ended with a panic");
             }
         }
-        let inner = self.inner.clone();
+        let (node, inner) = (self.clone(), self.inner.clone());
         let end = move || {
+            let is_done = inner.restored.as_ref().map(|restored| restored.is_done(&node));
             inner.registry.stop();
             inner.storage.log.close();
             if let Err(error) = inner.storage.index.records().close() {
                 tracing::warn!(%error, "the index is made anew at the next start");
             }
-            if let Err(error) = inner.data_dir.forget_restored() {
+            let forgotten = match is_done {
+                Some(Ok(true)) => inner.data_dir.forget_restored(),
+                Some(Ok(false)) | None => Ok(()),
+                Some(Err(error)) => Err(std::io::Error::other(error)),
+            };
+            if let Err(error) = forgotten {
                 tracing::warn!(%error, "the next start takes the folder for one just restored");
             }
         };

@@ -5,6 +5,7 @@ mod full;
 mod lost;
 mod model;
 mod power;
+mod restored;
 mod scribbles;
 
 use std::{

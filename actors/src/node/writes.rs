@@ -1,7 +1,7 @@
 //! Writing: authority, then the space's actor, then the answer once it is durable.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -116,6 +116,48 @@ impl Node {
         Ok(Delegated { cid: address, activated, skipped: unhosted })
     }
 
+    /// Takes in a host delegation that a peer showed, for this space alone, if it holds with these others; true when it was
+    /// new. A space is made for it only if `may_make` says so.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing was kept.
+    pub(crate) async fn take_shown(
+        &self,
+        token: &Proof,
+        space: &SpaceId,
+        others: &BTreeMap<Address, Proof>,
+        may_make: &(dyn Fn() -> bool + Sync),
+        now: Millis,
+    ) -> Result<bool, NodeError> {
+        let hosted = self.space(space).await?;
+        if hosted.as_ref().is_some_and(|hosted| hosted.access().holds(&token.address())) {
+            return Ok(false);
+        }
+        let known = |found: &BTreeMap<Address, Proof>| {
+            let mut known = others.clone();
+            known.extend(found.iter().map(|(address, proof)| (*address, proof.clone())));
+            known
+        };
+        let chain = self.with_pool(now, |found| chain(token, Purpose::Delegate, &known(found)))?;
+        self.check_room()?;
+        if hosted.is_none() {
+            if !self.is_to_host(token, space) {
+                return Err(NodeError::NotHosted);
+            }
+            if !self.admits(space.owner()) {
+                return Err(NodeError::NotAdmitted(space.owner().clone()));
+            }
+            if !may_make() {
+                return Err(NodeError::Busy);
+            }
+        }
+        self.inner.pool.borrow(&chain.members().map(|(_, proof)| proof.clone()).collect::<Vec<_>>());
+        match hosted {
+            Some(hosted) => self.take(&hosted, token, now).await,
+            None => self.create(space, token, now).await.map(|()| true),
+        }
+    }
+
     /// Takes a revocation in; its time and signature are the caller's part. Gives back what it ended.
     ///
     /// # Errors
@@ -127,17 +169,8 @@ impl Node {
         let mut refusal: NodeError = Denied::MissingParent(Some(address)).into();
         let mut taken = false;
         for hosted in hosted {
-            // Without `after` it voids what its carrier has not seen, so this host sees first what the others have.
-            self.hold(&hosted, &token).await?;
-            if let Some(replication) = self.inner.replication.get()
-                && token.after(&hosted.id).is_none()
-                && !replication.catch_up(self, &hosted).await
-            {
-                tracing::debug!(space = %hosted.id, "a revocation is taken in without the other hosts");
-            }
-            let judge = |others: &_| hosted.access().revocation(&token, others);
-            match self.with_proofs(Some(&hosted.id), now, judge).await {
-                Ok((_, borrowed)) => {
+            match self.judged_twice(&hosted, &token, now, async || self.see_all(&hosted, &token).await).await {
+                Ok(borrowed) => {
                     self.take_token(&hosted, token.clone(), borrowed).await?;
                     taken = true;
                 }
@@ -145,6 +178,34 @@ impl Node {
             }
         }
         if taken { Ok(address) } else { Err(refusal) }
+    }
+
+    /// What a revocation rests on and the space's log does not hold, if it may be taken in. It is judged before anybody waits
+    /// for it, and again afterwards.
+    pub(super) async fn judged_twice(
+        &self,
+        hosted: &Arc<Hosted>,
+        token: &Proof,
+        now: Millis,
+        wait: impl AsyncFnOnce() -> Result<(), NodeError>,
+    ) -> Result<Vec<Proof>, NodeError> {
+        let judge = |others: &_| hosted.access().revocation(token, others);
+        self.with_proofs(Some(&hosted.id), now, judge).await?;
+        wait().await?;
+        Ok(self.with_proofs(Some(&hosted.id), now, judge).await?.1)
+    }
+
+    /// Waits for what a revocation has seen. Without `after` it voids what its carrier has not seen, so this host sees first
+    /// what the others have.
+    async fn see_all(&self, hosted: &Arc<Hosted>, token: &Token) -> Result<(), NodeError> {
+        self.hold(hosted, token).await?;
+        if let Some(replication) = self.inner.replication.get()
+            && token.after(&hosted.id).is_none()
+            && !replication.catch_up(self, hosted).await
+        {
+            tracing::debug!(space = %hosted.id, "a revocation is taken in without the other hosts");
+        }
+        Ok(())
     }
 
     /// The delegation that a revocation ends; the hosts of the spaces that it names are asked if need be.

@@ -147,9 +147,7 @@ fn may_help(
         let is_to_peer = token.audience_did() == Some(&did);
         let names_space = || token.capabilities().iter().any(|held| held.resource.space() == Some(space));
         let may_come = is_here || node.admits(space.owner());
-        token.in_force(now)
-            && may_come
-            && (is_to_host(node.did()) || (is_here && is_to_peer && names_space()))
+        token.in_force(now) && may_come && (is_to_host(node.did()) || (is_here && is_to_peer && names_space()))
     };
     shown.iter().any(helps).then_some(shown)
 }

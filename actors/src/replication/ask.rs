@@ -24,7 +24,7 @@ use crate::{
 /// How long a peer may take for one answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// How long catching up may hold up a call.
-const CATCH_UP_WAIT: Duration = Duration::from_secs(3);
+pub(crate) const CATCH_UP_WAIT: Duration = Duration::from_secs(3);
 /// Branches told at first when the heads are not known to the other.
 const TIPS_FIRST: usize = 32;
 
@@ -135,11 +135,19 @@ impl Replication {
         })
     }
 
-    /// Pulls what the connected hosts of a space have, all at once and for a bounded time; true when one of them has nothing
-    /// more.
+    /// As [`Self::catch_up_to_the_end`], for a bounded time.
     pub(crate) async fn catch_up(&self, node: &Node, hosted: &Arc<Hosted>) -> bool {
+        self.catch_up_within(node, hosted, CATCH_UP_WAIT).await
+    }
+
+    /// Pulls what the connected live hosts of a space have, all at once; true when one of them has nothing more.
+    pub(crate) async fn catch_up_to_the_end(&self, node: &Node, hosted: &Arc<Hosted>) -> bool {
+        self.catch_up_within(node, hosted, Duration::MAX).await
+    }
+
+    async fn catch_up_within(&self, node: &Node, hosted: &Arc<Hosted>, wait: Duration) -> bool {
         let pulls = self.hosts_to_ask(node, &hosted.id).into_iter().map(|peer| self.catch_up_with(node, hosted, peer));
-        let pulls = futures::future::join_all(pulls.map(|pull| tokio::time::timeout(CATCH_UP_WAIT, pull)));
+        let pulls = futures::future::join_all(pulls.map(|pull| tokio::time::timeout(wait, pull)));
         pulls.await.into_iter().any(|caught_up| caught_up == Ok(true))
     }
 
@@ -168,9 +176,11 @@ impl Replication {
         }
     }
 
-    /// Asks the connected hosts of a space for what is lacking, now.
+    /// Asks the connected hosts of a space for what is lacking, now; also one that is no longer a host, which may be the only
+    /// one to have it.
     pub(crate) fn hurry(&self, node: &Node, space: &SpaceId) {
-        for peer in self.hosts_to_ask(node, space) {
+        let connected = self.shared.network.connected();
+        for peer in connected.into_iter().filter(|peer| node.is_named_host(space, peer)) {
             self.tell(node, |replicator, now| replicator.handle_behind(now, peer, space.clone()));
         }
     }

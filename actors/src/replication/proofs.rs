@@ -73,10 +73,10 @@ impl Replication {
         }
     }
 
-    /// The connected hosts of a space.
+    /// The connected hosts of a space that are live.
     pub(crate) fn hosts_to_ask(&self, node: &Node, space: &SpaceId) -> Vec<HostKey> {
         let connected = self.shared.network.connected();
-        connected.into_iter().filter(|peer| node.is_named_host(space, peer)).collect()
+        connected.into_iter().filter(|peer| node.is_host_to_ask(space, peer)).collect()
     }
 
     async fn ask_for_proof(&self, node: &Node, peer: &HostKey, space: &SpaceId, address: &Address) -> bool {

@@ -1,17 +1,27 @@
 //! Tokens that hosts show each other: that one is a host, or may read.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use kvspace_protocol::{
-    authority::{Proof, spaces_to_host},
+    authority::{Proof, is_host_delegation},
     capability::{Role, Token},
-    id::{HostKey, Millis, SpaceId},
+    id::{Address, HostKey, Millis, SpaceId},
     limits::{SHOWN_MAX, TOKEN_BYTES_MAX},
 };
 
 use super::Replication;
 use crate::{clock, hosted::Hosted, node::Node};
+
+/// Spaces that are made because of what one peer shows, in [`MADE_MS`].
+const MADE_MAX: usize = 16;
+/// One hour.
+const MADE_MS: i64 = 3_600_000;
+/// Peers whose spaces are counted at one time; others make none.
+const MAKERS_MAX: usize = 1_024;
 
 impl Replication {
     /// What shows a peer that this node is a host of the space, and that the peer is one: ancestors first.
@@ -40,26 +50,41 @@ impl Replication {
         tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 
-    /// Takes host delegations of the space in, as if a client had posted them: one may name the peer, another this node.
+    /// Takes host delegations of this space in: one may name the peer, another this node. Nobody else is asked for what they
+    /// rest on, and nothing is kept that does not hold.
     pub(super) async fn take_shown(&self, node: &Node, peer: &HostKey, space: &SpaceId, shown: &[Proof], now: Millis) {
+        let known: BTreeMap<Address, Proof> = shown.iter().map(|proof| (proof.address(), proof.clone())).collect();
+        let hosts = [peer.did(), node.did().clone()];
+        let names_host = |proof: &Proof| hosts.iter().any(|host| is_host_delegation(proof, space, host));
         for proof in shown {
-            let is_of_host = proof.role() == Role::Delegation && spaces_to_host(proof).any(|named| named == space);
-            let hosts = [peer.did(), node.did().clone()];
-            if !is_of_host
-                || !proof.audience_did().is_some_and(|audience| hosts.contains(audience))
-                || !proof.in_force(now)
-            {
+            if proof.role() != Role::Delegation || !names_host(proof) || !proof.in_force(now) {
                 continue;
             }
-            let mut proofs = shown.to_vec();
-            proofs.retain(|other| other.address() != proof.address());
-            node.borrow_proofs(&proofs);
-            match node.delegate(proof.clone(), now).await {
-                Ok(delegated) if delegated.activated.is_empty() => {}
-                Ok(_) => tracing::info!(%space, peer = %peer.did(), "took a host delegation in that a peer showed"),
+            let may_make = || self.shared.made.count(peer, now);
+            match node.take_shown(proof, space, &known, &may_make, now).await {
+                Ok(false) => {}
+                Ok(true) => tracing::info!(%space, peer = %peer.did(), "took a host delegation in that a peer showed"),
                 Err(error) => tracing::debug!(%space, peer = %peer.did(), %error, "a host delegation was not taken in"),
             }
         }
+    }
+}
+
+/// How many spaces were made because of what each peer showed.
+#[derive(Debug, Default)]
+pub(super) struct Made(Mutex<BTreeMap<HostKey, (usize, Millis)>>);
+
+impl Made {
+    /// Counts one more for this peer; false when it has had its share.
+    fn count(&self, peer: &HostKey, now: Millis) -> bool {
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        made.retain(|_, (_, since)| now.0 - since.0 < MADE_MS);
+        if made.len() >= MAKERS_MAX && !made.contains_key(peer) {
+            return false;
+        }
+        let (spaces, _) = made.entry(*peer).or_insert((0, now));
+        *spaces += 1;
+        *spaces <= MADE_MAX
     }
 }
 

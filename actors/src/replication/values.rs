@@ -40,7 +40,7 @@ impl HostsOfSpaces {
 impl Peers for HostsOfSpaces {
     fn hosts(&self, space: &SpaceId) -> Vec<HostKey> {
         let Some(node) = self.node.upgrade() else { return Vec::new() };
-        self.network.connected().into_iter().filter(|peer| node.is_named_host(space, peer)).collect()
+        self.network.connected().into_iter().filter(|peer| node.is_host_to_ask(space, peer)).collect()
     }
 
     fn is_host(&self, space: &SpaceId, peer: &HostKey) -> bool {

@@ -48,6 +48,8 @@ pub struct Counts {
     pub spaces: u64,
     /// Keys with a live value.
     pub keys: u64,
+    /// Values that other hosts have taken in and whose bytes have not come yet.
+    pub pending: u64,
     /// Files of large values.
     pub files: u64,
     /// Their bytes.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kvspace_protocol::id::{BlobHash, SpaceId};
+use kvspace_protocol::id::{BlobHash, HostKey, SpaceId};
 
 use super::{
     Progress,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     StartError, blobs,
-    index::{Index, IndexError, Stored},
+    index::{Index, IndexError, SpaceIndex, Stored},
     log::{LogReader, Position, ReadError},
 };
 
@@ -32,6 +32,8 @@ struct Read {
 
 pub(super) struct Values<'a> {
     dir: PathBuf,
+    /// The host whose data this is, if its key is known.
+    pub(super) own: Option<HostKey>,
     log: &'a LogReader,
     pub(super) faults: &'a mut Faults,
     counts: &'a mut Counts,
@@ -52,7 +54,7 @@ impl<'a> Values<'a> {
         progress: &'a mut dyn FnMut(Progress),
     ) -> Self {
         let (hashes, read) = (Vec::new(), BTreeMap::new());
-        Self { dir: dir.to_owned(), log, faults, counts, progress, hashes, read, read_bytes: 0 }
+        Self { dir: dir.to_owned(), own: None, log, faults, counts, progress, hashes, read, read_bytes: 0 }
     }
 
     /// Checks the values that the log says are live, and counts the files. Values in segments that are not among the
@@ -77,6 +79,9 @@ impl<'a> Values<'a> {
                     (None, Some(_)) => None,
                     (None, None) => Some(ValueFault::Missing),
                 };
+                let is_pending = what == Some(ValueFault::Missing) && self.may_come(&space, &stored)?;
+                self.counts.pending += u64::from(is_pending);
+                let what = what.filter(|_| !is_pending);
                 self.tell(space.id(), &stored, what);
             }
         }
@@ -115,10 +120,19 @@ impl<'a> Values<'a> {
                     (None, Some(at)) => self.inline(&stored, at),
                     (None, None) => None,
                 };
+                let is_pending = what == Some(ValueFault::Missing) && self.may_come(&space, &stored)?;
+                let what = what.filter(|_| !is_pending);
                 self.tell(space.id(), &stored, what);
             }
         }
         Ok(())
+    }
+
+    /// Whether a value that is in no file came from another host, whose bytes follow later.
+    fn may_come(&self, space: &SpaceIndex, stored: &Stored) -> Result<bool, IndexError> {
+        let Some(own) = self.own.filter(|_| stored.at.is_none()) else { return Ok(false) };
+        let branch = space.branch(stored.operation.place.branch)?;
+        Ok(branch.is_some_and(|branch| branch.host != own))
     }
 
     fn tell(&mut self, space: &SpaceId, stored: &Stored, what: Option<ValueFault>) {

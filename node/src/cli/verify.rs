@@ -61,7 +61,7 @@ impl VerifyArgs {
 
 fn told(data_dir: &Path, report: &Report) -> String {
     let Counts { segments, log_bytes, commits, epochs, values, value_bytes, spaces, keys, .. } = report.counts;
-    let Counts { files, file_bytes, superseded_files, unneeded_files, unfinished, .. } = report.counts;
+    let Counts { files, file_bytes, pending, superseded_files, unneeded_files, unfinished, .. } = report.counts;
     let found = report.faults.count();
     let verdict = match (found, report.left()) {
         (0, _) => "sound".to_owned(),
@@ -74,7 +74,7 @@ fn told(data_dir: &Path, report: &Report) -> String {
 
 log     {} of {}; {} with {} and {} of {}
 spaces  {spaces}, with {}
-files   {files} of {}; {superseded_files} superseded, {unneeded_files} needed by nothing; {}
+files   {files} of {}; {pending} to come from other hosts, {superseded_files} superseded, {unneeded_files} needed by nothing; {}
 index   {}
 ",
         data_dir.display(),
@@ -146,7 +146,7 @@ fn document(data_dir: &Path, report: &Report) -> Value {
             "segments": counts.segments, "log_bytes": counts.log_bytes, "commits": counts.commits,
             "epochs": counts.epochs, "values": counts.values, "value_bytes": counts.value_bytes,
             "spaces": counts.spaces, "keys": counts.keys, "files": counts.files, "file_bytes": counts.file_bytes,
-            "superseded_files": counts.superseded_files, "unneeded_files": counts.unneeded_files,
+            "pending": counts.pending, "superseded_files": counts.superseded_files, "unneeded_files": counts.unneeded_files,
             "unfinished_uploads": counts.unfinished,
         },
     })

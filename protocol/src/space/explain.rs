@@ -1,6 +1,6 @@
 //! Questions of whoever wants to know why: what each operation on a key is worth, what waits, what a revocation would do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use super::{
     Fault, Space,
@@ -14,9 +14,12 @@ use super::{
 use crate::{
     authority::{Proof, Proofs},
     capability::Role,
-    id::{Address, EpochId, HostKey, Key, Millis},
+    id::{Address, EpochId, HostKey, Identity, Key, Millis},
     kv::{Operation, Version, Winner},
 };
+
+/// Operations that a preview looks at for each one that it may list.
+const LOOKED_AT: usize = 100;
 
 /// An operation on a key and what it is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,26 +90,36 @@ pub struct Preview {
 }
 
 impl Space {
-    /// What each operation on a key is worth, newest first. Dead ones are not among them.
+    /// What each of these operations of `view` is worth, newest first. Those that are not given are not looked at, but for
+    /// other places where one of their tokens stands.
     ///
     /// # Errors
     /// [`ViewError`] when the index cannot be read.
-    pub fn explain(&self, view: &dyn View, key: &str) -> Result<Vec<Explained>, ViewError> {
-        let history = view.history(key)?;
-        let is_void = |operation: &Operation| self.is_void(operation);
-        let counting: BTreeSet<Version> = Winner::counting(&history, is_void).map(|counts| counts.version).collect();
-        let winner = counting.last().copied();
-        let explained = history.into_iter().rev().map(|operation| {
-            let worth = match self.log.why_void(&operation) {
+    pub fn explain(&self, view: &dyn View, mut operations: Vec<Operation>) -> Result<Vec<Explained>, ViewError> {
+        operations.sort_by_key(|operation| std::cmp::Reverse(operation.version));
+        let mut addresses = None;
+        let mut counting: BTreeMap<(Key, Identity), BTreeSet<Version>> = BTreeMap::new();
+        let mut explained = Vec::with_capacity(operations.len());
+        for operation in operations {
+            let place = (operation.key.clone(), operation.identity);
+            if let Entry::Vacant(entry) = counting.entry(place.clone()) {
+                let stands = view.occurrences(&operation.key, &operation.identity)?;
+                let counts = Winner::counting(&stands, |operation| self.is_void(operation));
+                entry.insert(counts.map(|counts| counts.version).collect());
+            }
+            let counts = counting.get(&place).is_some_and(|counting| counting.contains(&operation.version));
+            let worth = match self.log.why_void(&operation, &mut addresses) {
                 Some(void) => Worth::Void(void),
-                None if winner == Some(operation.version) => Worth::Wins,
-                None if counting.contains(&operation.version) => Worth::Superseded,
-                None => Worth::Repeated,
+                None if !counts => Worth::Repeated,
+                None if view.winner(&operation.key)?.is_some_and(|wins| wins.version == operation.version) => {
+                    Worth::Wins
+                }
+                None => Worth::Superseded,
             };
             let host = self.log.dag.chain(operation.place).map(|(host, _)| host);
-            Explained { operation, host, worth }
-        });
-        Ok(explained.collect())
+            explained.push(Explained { operation, host, worth });
+        }
+        Ok(explained)
     }
 
     /// Epochs that wait for an ancestor or for the clock, those that wait longest first; at most
@@ -117,7 +130,8 @@ impl Space {
     }
 
     /// What a revocation would newly void if it were logged now, on top of what is queued: it is judged and taken in on a copy.
-    /// `borrowed` as in [`Space::handle_token`]. At most `max` operations are listed.
+    /// `borrowed` as in [`Space::handle_token`]. At most `max` operations are listed, and at most [`LOOKED_AT`] times as many
+    /// looked at.
     ///
     /// # Errors
     /// The inner one is the refusal that logging it would meet, the outer one that there is no telling.
@@ -145,8 +159,14 @@ impl Space {
             return Ok(Ok(Preview::default()));
         };
         let mut preview = Preview::default();
+        let mut look = max.saturating_mul(LOOKED_AT);
         for key in overlay.keys_under(&|root| log.rests_on(root, &target))? {
+            if look == 0 {
+                preview.has_more = true;
+                return Ok(Ok(preview));
+            }
             let history = overlay.history(&key)?;
+            look = look.saturating_sub(history.len());
             let was_void = |operation: &Operation| log.is_void_under(&before, operation);
             let winner = Winner::among(&history, was_void).map(|winner| winner.version);
             for operation in history.iter().rev().filter(|operation| log.is_void(operation) && !was_void(operation)) {
@@ -193,11 +213,16 @@ impl Space {
 }
 
 impl super::apply::Log {
-    /// The revocation that takes an operation's effect away: of several the first, by delegation and revocation.
-    fn why_void(&self, operation: &Operation) -> Option<Void> {
+    /// The revocation that takes an operation's effect away: of several the first, by delegation and revocation. The
+    /// delegations' addresses are arranged in `addresses` when they are needed first.
+    fn why_void(&self, operation: &Operation, addresses: &mut Option<BTreeMap<Identity, Address>>) -> Option<Void> {
         let (delegation, address, rule) =
             self.cuts.why(&self.chain_of(operation), operation.place, &operation.version)?;
-        let delegation = self.tokens.all().find(|proof| proof.identity() == delegation)?.address();
+        let addresses = addresses.get_or_insert_with(|| {
+            // Of several spellings the first.
+            self.tokens.all().rev().map(|proof| (proof.identity(), proof.address())).collect()
+        });
+        let delegation = *addresses.get(&delegation)?;
         Some(Void { delegation, revocation: address, rule })
     }
 }

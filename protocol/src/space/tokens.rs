@@ -44,7 +44,7 @@ impl Tokens {
     }
 
     /// The delegations, wherever they stand.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Proof> {
+    pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = &Proof> {
         self.held.values().map(|held| &held.proof)
     }
 

@@ -226,3 +226,58 @@ async fn a_file_that_nobody_names_is_removed_unless_the_log_has_lost_something()
         test.world.node.stop().await;
     }
 }
+
+/// Values that lost to a guest's, and the revocation that brings them back.
+async fn overwritten(test: &Collecting) -> Proof {
+    let World { node, space, .. } = &test.world;
+    let guest = SigningKey::from_bytes(&[3; 32]);
+    let did = Did::from_ed25519(&guest.verifying_key().to_bytes());
+    let delegation = test.world.sign(Some(did), &format!("{space}/kv"), "tinycloud.kv/put", 0);
+    node.delegate(delegation.clone(), clock::now()).await.expect("delegated");
+    let before = node.frontier(space).await.expect("hosted");
+    test.put("large", 1, LARGE).await;
+    test.put_as(&guest, &delegation, "large", 2, 1_000).await;
+    let mut claims = Claims::until(Millis(4_000_000_000_000));
+    let target = format!("urn:cid:{}", delegation.address());
+    claims.capabilities.insert(target, vec!["tinycloud.delegation/revoke".into()]);
+    claims.after = before.iter().map(|id| format!("{space}/after/{id}")).collect();
+    Arc::new(ucan(&claims, &test.world.key).expect("a token").verify().expect("signed just now"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_wins_again_while_it_is_being_freed_is_wanted() {
+    let test = Collecting::new().await;
+    let revocation = overwritten(&test).await;
+    let storage = test.world.node.inner.storage.clone();
+    let hash = BlobHash::of(&[1; LARGE]);
+    let found = storage.index.file_uses().map(|found| found.expect("readable")).find(|found| found.hash == hash);
+    let found = found.expect("the value that lost has its file");
+    test.world.node.revoke(revocation, clock::now()).await.expect("revoked");
+    let collector = Collector::new(storage.clone(), test.world.dir.path().to_owned(), Duration::ZERO, Duration::ZERO);
+    tokio::task::spawn_blocking(move || collector.free(found).expect("looked at")).await.expect("no panic");
+    assert!(storage.index.needs_file(&hash).expect("readable"), "it is needed again");
+    assert_eq!(test.get("large").await.expect("readable"), (1, LARGE));
+    test.world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_of_a_winner_whose_bytes_are_gone_has_them_wanted() {
+    let test = Collecting::new().await;
+    test.put("large", 1, LARGE).await;
+    let storage = test.world.node.inner.storage.clone();
+    let hash = BlobHash::of(&[1; LARGE]);
+    let lose = {
+        let storage = storage.clone();
+        move || {
+            let found =
+                storage.index.file_uses().map(|found| found.expect("readable")).find(|found| found.hash == hash);
+            storage.index.forget(&found.expect("it has its file")).expect("forgotten");
+            storage.blobs.remove(&hash, || true).expect("removed");
+        }
+    };
+    tokio::task::spawn_blocking(lose).await.expect("no panic");
+    assert_eq!(test.world.node.wanted_values(None, 10).await, []);
+    assert!(test.get("large").await.is_err());
+    assert_eq!(test.world.node.wanted_values(None, 10).await.len(), 1);
+    test.world.node.stop().await;
+}

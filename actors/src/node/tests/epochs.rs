@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     hosted::Hosted,
     messages::{Call, DurableCommit, Held, WaitingRoom},
+    verify::{self, IndexWish},
 };
 
 /// The owner's own key as a host: its epochs need no proof.
@@ -176,7 +177,9 @@ async fn the_actor_tells_what_waits_and_what_an_operation_is_worth() {
     assert_eq!((room.waiting.len(), room.waiting[0].epoch), (1, id(&second)));
     assert_eq!((room.missing, room.forks), (vec![id(&first)], vec![]));
     world.deliver(vec![arrived(&first, &[], &[])]).await.expect("answered");
-    let explain = |answer| Call::Explain("k".into(), answer);
+    let newest = |max| hosted.index.newest("k", max).expect("readable");
+    assert_eq!((newest(1).len(), newest(1)[0].version.epoch), (1, id(&second)));
+    let explain = |answer| Call::Explain(newest(9), answer);
     assert_eq!(world.node.call(&hosted, Held::default(), explain).await.expect("answered").len(), 2);
     let (_, token) = world.delegation();
     world.node.delegate(token.clone(), clock::now()).await.expect("taken in");
@@ -220,4 +223,66 @@ async fn after_somebody_else_went_on_with_the_own_chain_the_next_actor_begins_an
     let branches = hosted.index.held().expect("readable").branches;
     assert!(branches.len() == 2 && branches[1].first_n == 0 && branches[1].incarnation != branch.incarnation);
     world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_long_question_about_a_space_is_worked_on_at_a_time() {
+    let world = World::new().await;
+    world.put("a", 1).await.expect("written");
+    let hosted = world.hosted().await;
+    let question = hosted.questions.clone().try_acquire_owned().expect("nobody asks");
+    assert!(matches!(world.node.explain(&world.space, "a").await, Err(NodeError::Busy)));
+    let (_, delegation) = world.delegation();
+    world.node.delegate(delegation.clone(), clock::now()).await.expect("taken in");
+    let resource = format!("urn:cid:{}", delegation.address());
+    let revocation = world.sign(None, &resource, "tinycloud.delegation/revoke", 1);
+    assert!(matches!(world.node.preview(revocation.clone(), clock::now(), 10).await, Err(NodeError::Busy)));
+    drop(question);
+    assert_eq!(world.node.explain(&world.space, "a").await.expect("answered").operations.len(), 1);
+    assert!(world.node.preview(revocation, clock::now(), 10).await.is_ok());
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_disk_that_is_nearly_full_epochs_are_taken_in_without_their_values() {
+    let disk = FakeDisk::default();
+    let log = LogOptions { segment_bytes: SEGMENT_BYTES, disk: Arc::new(disk.clone()), ..LogOptions::default() };
+    let world = World::with_log(log).await;
+    let (hosted, mut peer) = (world.hosted().await, Peer::new(7));
+    // Less than the operator wants to stay free.
+    disk.set_capacity(Some(100 << 20));
+    assert!(world.put("own", 1).await.is_err());
+    let epoch = arrived(&peer.put(&world, "k", b"value"), &[b"value"], &[]);
+    let taken = world.node.take_epochs(&hosted, HostKey([9; 32]), vec![epoch]).await;
+    assert_eq!(taken.expect("taken in").taken, 1);
+    let Lookup::Live(found) = world.node.lookup(&world.space, "k").await.expect("readable") else {
+        panic!("not there")
+    };
+    assert!(found.at.is_none(), "there is no room for the value");
+    assert_eq!(world.node.wanted_values(None, 10).await, [], "nor for its file");
+    disk.set_capacity(None);
+    assert_eq!(world.node.wanted_values(None, 10).await.len(), 1);
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_of_another_host_that_has_not_come_is_no_fault_of_the_data_folder() {
+    let world = World::new().await;
+    let mut peer = Peer::new(7);
+    let epochs = [peer.put(&world, "k", b"value"), peer.put(&world, "come", b"other")];
+    let epochs = vec![arrived(&epochs[0], &[], &[]), arrived(&epochs[1], &[b"other"], &[])];
+    assert_eq!(world.deliver(epochs).await.expect("taken in").taken, 2);
+    world.node.stop().await;
+    let World { node, dir, .. } = world;
+    drop(node);
+    let looked = move || {
+        let (index, index_cache_bytes) = (IndexWish::Leave, 8 << 20);
+        let verify = |key| {
+            let options = verify::Options { data_dir: dir.path().to_owned(), key, index_cache_bytes, index };
+            verify::verify(&options, &mut |_| ()).expect("readable")
+        };
+        [verify(Some([2; 32])), verify(Some([1; 32]))].map(|report| (report.counts.pending, report.left()))
+    };
+    let looked = tokio::task::spawn_blocking(looked).await.expect("no panic");
+    assert_eq!(looked, [(1, 0), (0, 1)], "of another host, and of the host itself");
 }
