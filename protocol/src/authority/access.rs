@@ -222,7 +222,8 @@ impl Access {
     #[must_use]
     pub fn former_host_proof(&self, host: &Did, at: Millis, stands: &dyn Fn(&Address) -> bool) -> Option<Proof> {
         self.lasting_longest(host, |proof| {
-            stands(&proof.address()) && Chain::beneath(proof, self).is_ok_and(|chain| chain.in_force(at, EXPIRY_GRACE_MS))
+            stands(&proof.address())
+                && Chain::beneath(proof, self).is_ok_and(|chain| chain.in_force(at, EXPIRY_GRACE_MS))
         })
     }
 
