@@ -98,7 +98,7 @@ impl SpaceActor {
                 (Awaited::Reply(answer), self.core.handle_token(now, index, id, token, borrowed))
             }
             Call::Epochs { from, epochs, answer } => {
-                (Awaited::Taken(answer, from), self.core.handle_epochs(now, index, id, epochs))
+                (Awaited::Taken(answer, from), self.core.handle_epochs(now, index, id, from, epochs))
             }
             Call::Explain(operations, answer) => {
                 let explained = self.core.explain(index, operations);

@@ -218,7 +218,7 @@ impl Space {
     }
 
     /// Epochs from other hosts, in any order. Those whose ancestors are missing wait, within bounds. `Taken` answers the call
-    /// once all that was taken in is durable.
+    /// once all that was taken in is durable. `from` is the host that brought them: each has a share of the waiting room.
     ///
     /// # Errors
     /// [`Fault`]: the state machine has ended.
@@ -227,6 +227,7 @@ impl Space {
         now: Millis,
         view: &dyn View,
         call: CallId,
+        from: Option<HostKey>,
         epochs: impl IntoIterator<Item = Arrived>,
     ) -> Result<(), Fault> {
         self.deliveries.begin(call);
@@ -242,7 +243,7 @@ impl Space {
                     self.deliveries.begin(call).refused.push((id, invalid));
                 }
             } else {
-                self.waiting.admit(call, arrived, &mut self.deliveries);
+                self.waiting.admit(call, from, arrived, &mut self.deliveries);
             }
         }
         self.go_on(now, view)

@@ -479,3 +479,78 @@ fn a_space_takes_no_more_delegations_than_fit_in_memory_and_still_takes_what_end
     assert!(matches!(host.take_token(delegation(1)), Ok(Reply::Held)));
     host.put(&session, "k", b"still").expect("written");
 }
+
+/// An epoch of another host at the furthest time that is taken in at `now_ms`.
+fn far_ahead(owner: &Owner, now_ms: i64) -> kvspace_protocol::epoch::SignedEpoch {
+    let other = Forger::new(owner, 7);
+    let events = vec![event(&owner.host_delegation(&other.did()))];
+    other.epoch(Draft { seq: clock(now_ms + 59_990), events, ..Draft::default() })
+}
+
+#[test]
+fn what_an_arriving_clock_makes_too_late_is_refused_alone() {
+    let (owner, mut host, session) = start();
+    let ended = owner.session(8);
+    host.take_token(ended.delegation.clone()).expect("taken in");
+    host.slow = true;
+    host.put_and_wait(&session, "other");
+    let mut claims = Claims::until(Millis(START_MS + 50));
+    let revoke = vec!["tinycloud.delegation/revoke".into()];
+    claims.capabilities.insert(format!("urn:cid:{}", ended.delegation.address()), revoke);
+    let revocation = host.send_token(verified(&claims, &owner.key), vec![]);
+    let late = host.send(write(session.invocation("late", "put", START_MS + 50, &[]), Some(b"one")));
+    let kept = host.send(session.put_write(&host, "kept", b"two"));
+    host.now_ms += 200;
+    host.receive([far_ahead(&owner, host.now_ms)]);
+    host.finish_all();
+    assert_eq!(host.reply(late), Some(Err(Refusal::Expired)));
+    assert_eq!(host.reply(revocation), Some(Err(Refusal::Expired)));
+    written(host.reply(kept));
+    host.put(&ended, "k", b"three").expect("what was not logged ended nothing");
+    host.take_token(owner.revoke(&ended.delegation, &[])).expect("revoked");
+    assert!(matches!(host.put(&ended, "k", b"four"), Err(Refusal::Denied(_))));
+}
+
+#[test]
+fn what_is_queued_when_the_host_s_own_delegation_ends_is_refused() {
+    let owner = Owner::new(1);
+    let mut host = Host::new(&owner, 2);
+    let named = |until_ms| {
+        let mut claims = Claims::until(Millis(START_MS + until_ms));
+        claims.audience = Some(did(&key(2)));
+        claims.capabilities.insert(format!("{}/space", owner.space), vec!["tinycloud.space/host".into()]);
+        verified(&claims, &owner.key)
+    };
+    host.take_token(named(50)).expect("the space is created");
+    let (session, fresh) = (owner.session(3), owner.session(8));
+    host.take_token(session.delegation.clone()).expect("taken in");
+    host.slow = true;
+    host.put_and_wait(&session, "other");
+    let calls = [host.send(session.put_write(&host, "k", b"one")), host.send_token(fresh.delegation.clone(), vec![])];
+    host.now_ms += 200;
+    host.receive([far_ahead(&owner, host.now_ms)]);
+    host.finish_all();
+    assert!(calls.iter().all(|call| host.reply(*call) == Some(Err(Refusal::NotHost))));
+    host.take_token(named(3_600_000)).expect("it is named again");
+    let put = Write { borrowed: vec![fresh.delegation.clone()], ..fresh.put_write(&host, "k", b"two") };
+    written(Some(host.write(put)));
+}
+
+#[test]
+fn what_was_queued_before_the_host_s_own_delegation_ended_is_written_within_the_grace() {
+    let owner = Owner::new(1);
+    let mut host = Host::new(&owner, 2);
+    let mut claims = Claims::until(Millis(START_MS + 50));
+    claims.audience = Some(did(&key(2)));
+    claims.capabilities.insert(format!("{}/space", owner.space), vec!["tinycloud.space/host".into()]);
+    host.take_token(verified(&claims, &owner.key)).expect("the space is created");
+    let session = owner.session(3);
+    host.take_token(session.delegation.clone()).expect("taken in");
+    host.slow = true;
+    host.put_and_wait(&session, "other");
+    let queued = host.send(session.put_write(&host, "k", b"one"));
+    host.now_ms += 200;
+    host.finish_all();
+    written(host.reply(queued));
+    assert_eq!(host.put(&session, "k", b"two"), Err(Refusal::NotHost));
+}

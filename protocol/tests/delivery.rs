@@ -76,6 +76,10 @@ impl Scene {
         self.host.taken.remove(&call).expect("the delivery is answered")
     }
 
+    fn deliver_from(&mut self, from: u8, epochs: Vec<Arrived>) -> CallId {
+        self.host.deliver_from(Some(HostKey([from; 32])), epochs)
+    }
+
     fn last_values(&self) -> Vec<Vec<Vec<u8>>> {
         let commit = self.host.commits.last().expect("a commit");
         commit.iter().map(|logged| logged.values.iter().map(|(_, bytes)| bytes.to_vec()).collect()).collect()
@@ -327,6 +331,44 @@ fn values_in_the_room_count_and_give_way_with_their_epochs() {
 }
 
 #[test]
+fn whoever_takes_most_of_a_full_room_gives_way_and_is_told() {
+    let mut scene = Scene::new().synced();
+    let parents = scene.host.frontier();
+    let honest = scene.puts(1);
+    let size = usize::try_from(INLINE_BYTES_MAX).expect("small");
+    let pushes: Vec<Vec<u8>> = (0..100_u8).map(|number| vec![number; size]).collect();
+    let push = |number: usize| {
+        let epoch = scene.forged(number as u64, parents.clone(), &format!("k{number}"), &pushes[number]);
+        arrived(&epoch, &[&pushes[number]], &[])
+    };
+    let (pushes, others): (Vec<_>, Vec<_>) = ((0..96).map(push).collect(), (96..100).map(push).collect());
+    scene.host.slow = true;
+    scene.deliver_from(6, vec![plain(&honest[0])]);
+    assert!(scene.host.out.is_some());
+    let greedy = scene.deliver_from(7, pushes);
+    let modest = scene.deliver_from(6, others);
+    scene.host.finish_all();
+    assert_eq!(scene.host.taken[&modest], Taken { taken: 4, ..Taken::default() });
+    let room = WAITING_BYTES_MAX / size - 1 - 4;
+    assert_eq!(scene.host.taken[&greedy], Taken { taken: room, dropped: 96 - room, ..Taken::default() });
+}
+
+#[test]
+fn a_host_whose_epochs_all_wait_pushes_out_its_own_only() {
+    let mut scene = Scene::new().synced();
+    let epochs = scene.puts(2);
+    scene.deliver_from(6, vec![plain(&epochs[1])]);
+    let waits = |number: usize| {
+        plain(&scene.forged(number as u64, vec![EpochId::of(&number.to_be_bytes())], &format!("k{number}"), b"x"))
+    };
+    let many = (0..WAITING_EPOCHS_MAX + 50).map(waits).collect();
+    let call = scene.deliver_from(7, many);
+    assert_eq!(scene.host.taken[&call].waiting, WAITING_EPOCHS_MAX);
+    let call = scene.deliver_from(6, vec![plain(&epochs[0])]);
+    assert_eq!(scene.host.taken[&call].taken, 2);
+}
+
+#[test]
 fn junk_beside_an_epoch_and_the_same_epoch_a_thousand_times_change_nothing() {
     let mut scene = Scene::new().synced();
     let epochs = scene.puts(1);
@@ -412,6 +454,6 @@ fn nothing_of_a_delivery_leaves_before_it_is_durable() {
     let scene = Scene::new();
     let Scene { mut host, other, .. } = scene;
     let epochs: Vec<_> = other.log.iter().map(plain).collect();
-    host.core.handle_epochs(host.now(), &host.view, CallId(1), epochs).expect("sound");
+    host.core.handle_epochs(host.now(), &host.view, CallId(1), None, epochs).expect("sound");
     assert!(matches!(host.core.poll_output(), Some(Output::Commit(_))) && host.core.poll_output().is_none());
 }

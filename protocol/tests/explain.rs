@@ -111,7 +111,7 @@ fn what_a_widened_revocation_cuts_off_says_so() {
 fn dead(host: &mut Host, signed: SignedEpoch) -> Vec<(String, Version, DeadReason)> {
     let checked = CheckedEpoch::check(signed).expect("well formed");
     let arrived = kvspace_protocol::space::Arrived { checked, values: vec![], told: [].into() };
-    host.core.handle_epochs(host.now(), &host.view, CallId(999), [arrived]).expect("sound");
+    host.core.handle_epochs(host.now(), &host.view, CallId(999), None, [arrived]).expect("sound");
     let Some(Output::Commit(commit)) = host.core.poll_output() else { panic!("nothing is taken in") };
     let dead = commit.changes.iter().filter_map(|change| match change {
         Change::Dead { key, version, reason, .. } => Some((key.to_string(), *version, *reason)),

@@ -107,7 +107,7 @@ impl Host {
             Arrived { checked, values, told: BTreeSet::new() }
         };
         let epochs = epochs.into_iter().map(arrived).collect::<Vec<_>>();
-        self.core.handle_epochs(self.now, &self.index, CallId(0), epochs).expect("the index reads");
+        self.core.handle_epochs(self.now, &self.index, CallId(0), None, epochs).expect("the index reads");
     }
 
     /// Makes durable what is to be; the index may be cut off within a commit and be made whole again.

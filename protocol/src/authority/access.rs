@@ -13,7 +13,7 @@ use super::{
 use crate::{
     capability::{Capability, Token},
     id::{Address, Did, Identity, Millis, SpaceId},
-    limits::{DELEGATIONS_BYTES_MAX, DELEGATIONS_MAX},
+    limits::{DELEGATIONS_BYTES_MAX, DELEGATIONS_MAX, EXPIRY_GRACE_MS},
 };
 
 /// The ability that makes a node a host of a space.
@@ -101,6 +101,22 @@ impl Access {
                 self.check_chain(&proof);
             }
             AccessChange::Revoked(identity) => drop(self.revoked.insert(identity)),
+        }
+    }
+
+    /// Takes back a step that was never logged.
+    pub(crate) fn take_back(&mut self, change: &AccessChange) {
+        self.generation += 1;
+        match change {
+            AccessChange::Delegation(proof) => {
+                let address = proof.address();
+                if self.delegations.remove(&address).is_some() {
+                    self.bytes -= proof.bytes().len();
+                }
+                self.hosts.values_mut().for_each(|named| named.retain(|known| known.address() != address));
+                self.chains.retain(|_, chain| chain.members().all(|(member, _)| *member != address));
+            }
+            AccessChange::Revoked(identity) => drop(self.revoked.remove(identity)),
         }
     }
 
@@ -201,11 +217,13 @@ impl Access {
         self.lasting_longest(host, |proof| stands(&proof.address()) && self.is_live(proof, now))
     }
 
-    /// The same, revoked or not: what an epoch of `host` is valid under, so that a host can still log its own removal.
+    /// The same, revoked or not: what an epoch of `host` made at `at` is valid under, so that a host can still log its own
+    /// removal and what it accepted in time.
     #[must_use]
-    pub fn former_host_proof(&self, host: &Did, now: Millis, stands: &dyn Fn(&Address) -> bool) -> Option<Proof> {
+    pub fn former_host_proof(&self, host: &Did, at: Millis, stands: &dyn Fn(&Address) -> bool) -> Option<Proof> {
         self.lasting_longest(host, |proof| {
-            stands(&proof.address()) && Chain::beneath(proof, self).is_ok_and(|chain| chain.in_force(now, 0))
+            stands(&proof.address())
+                && Chain::beneath(proof, self).is_ok_and(|chain| chain.in_force(at, EXPIRY_GRACE_MS))
         })
     }
 

@@ -75,11 +75,11 @@ impl Space {
         if !is_put && !written {
             return Ok(Err(Refusal::NoSuchKey(key)));
         }
-        self.borrow(borrowed);
+        self.borrow(borrowed, time);
         let identity = token.identity();
         let removed = live.filter(|_| !is_put);
-        let item = Item { number: 0, token, value, condition, calls: vec![call], removed, change: None };
-        let number = self.batch.push(item);
+        let item = Item { value, condition, removed, ..Item::token(token, Some(call), None) };
+        let number = self.batch.push(item, time);
         self.batch.keys.insert(key, Pending { by: number, live: blob });
         self.batch.writes.insert(identity, (number, blob));
         Ok(Ok(()))
@@ -125,13 +125,13 @@ impl Space {
             Ok(time) => time,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        // The whole grace is left for the wait until the commit: what is in `access` cannot be taken back.
+        // The whole grace is left for the wait until the commit.
         if !in_force(&self.log.access, time) {
             return Ok(Err(Refusal::Clock));
         }
-        self.borrow(borrowed);
+        self.borrow(borrowed, time);
         self.log.access.apply(change.clone());
-        self.batch.push(Item::token(token, Some(call), Some(change)));
+        self.batch.push(Item::token(token, Some(call), Some(change)), time);
         Ok(Ok(None))
     }
 
@@ -142,7 +142,7 @@ impl Space {
         match token.role() {
             Role::Delegation => access.holds(&token.address()) || access.is_revoked(&identity),
             Role::Revocation { .. } => {
-                self.log.revocations.contains(&identity) || self.batch.items.iter().any(|item| item.is(&identity))
+                self.log.revocations.contains_key(&identity) || self.batch.items.iter().any(|item| item.is(&identity))
             }
             Role::Invocation => false,
         }
@@ -165,12 +165,12 @@ impl Space {
     }
 
     /// Queues what a token rests on, before the token.
-    fn borrow(&mut self, borrowed: Vec<Proof>) {
+    fn borrow(&mut self, borrowed: Vec<Proof>, time: Millis) {
         for proof in borrowed {
             if !self.log.access.holds(&proof.address()) {
                 let change = AccessChange::Delegation(proof.clone());
                 self.log.access.apply(change.clone());
-                self.batch.push(Item::token(proof, None, Some(change)));
+                self.batch.push(Item::token(proof, None, Some(change)), time);
             }
         }
     }

@@ -29,8 +29,8 @@ pub(super) struct Log {
     pub(super) tokens: Tokens,
     pub(super) cuts: Cuts,
     pub(super) access: Access,
-    /// The revocations in the log, whether they count or not.
-    pub(super) revocations: BTreeSet<Identity>,
+    /// The revocations in the log, whether they count or not, and what each ends.
+    pub(super) revocations: BTreeMap<Identity, Identity>,
     /// The chain of each delegation that operations stand on, itself included.
     chains: BTreeMap<Address, Arc<BTreeSet<Identity>>>,
 }
@@ -42,7 +42,7 @@ impl Log {
             tokens: Tokens::default(),
             cuts: Cuts::default(),
             access: Access::new(space),
-            revocations: BTreeSet::new(),
+            revocations: BTreeMap::new(),
             chains: BTreeMap::new(),
         }
     }
@@ -224,6 +224,14 @@ impl Log {
         self.chains.get(root).is_some_and(|members| members.contains(delegation))
     }
 
+    /// Whether the log itself, without what is only queued, has made this step of authority.
+    pub(super) fn has_made(&self, change: &AccessChange) -> bool {
+        match change {
+            AccessChange::Delegation(proof) => self.tokens.holds(&proof.address()),
+            AccessChange::Revoked(target) => self.revocations.values().any(|ended| ended == target),
+        }
+    }
+
     /// What an operation stands on, with the chains noted for later.
     fn standing(&mut self, token: &Proof, chain: &Chain, host: Option<Address>) -> Standing {
         let rooted = chain.members().len() == 0;
@@ -252,7 +260,7 @@ impl Log {
         carrier: Carrier,
         view: &dyn View,
     ) -> Result<bool, ViewError> {
-        self.revocations.insert(token.identity());
+        self.revocations.insert(token.identity(), standing.target.identity());
         if !standing.counts {
             return Ok(false);
         }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use super::effect::{CallId, NewValue, Written};
 use crate::{
     authority::{AccessChange, Proof},
-    id::{BlobHash, EpochId, Identity, Incarnation, Key},
+    id::{BlobHash, EpochId, Identity, Incarnation, Key, Millis},
     kv::{Condition, Value},
-    limits::{COMMIT_EVENTS_MAX, COMMIT_INLINE_BYTES_MAX, EPOCH_BODY_BYTES_MAX},
+    limits::{COMMIT_EVENTS_MAX, COMMIT_INLINE_BYTES_MAX, EPOCH_BODY_BYTES_MAX, EXPIRY_GRACE_MS},
 };
 
 /// What an event costs in a body beside its token and headers: names, hashes and lengths, rounded up.
@@ -29,6 +29,8 @@ pub(super) struct Own {
 #[derive(Clone)]
 pub(super) struct Item {
     pub(super) number: u64,
+    /// The time of the epoch that it was found sound for.
+    pub(super) judged_at: Millis,
     pub(super) token: Proof,
     pub(super) value: Option<NewValue>,
     /// What a write demands of its key's state.
@@ -45,7 +47,7 @@ pub(super) struct Item {
 impl Item {
     pub(super) fn token(token: Proof, call: Option<CallId>, change: Option<AccessChange>) -> Self {
         let (condition, calls) = (Condition::Always, call.into_iter().collect());
-        Self { number: 0, token, value: None, condition, calls, removed: None, change }
+        Self { number: 0, judged_at: Millis(0), token, value: None, condition, calls, removed: None, change }
     }
 
     pub(super) fn is(&self, identity: &Identity) -> bool {
@@ -79,9 +81,10 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn push(&mut self, item: Item) -> u64 {
+    /// Queues an item that is sound in an epoch of this time.
+    pub(super) fn push(&mut self, item: Item, judged_at: Millis) -> u64 {
         self.numbered += 1;
-        self.items.push_back(Item { number: self.numbered, ..item });
+        self.items.push_back(Item { number: self.numbered, judged_at, ..item });
         self.numbered
     }
 
@@ -90,6 +93,11 @@ impl Batch {
         self.keys.clear();
         self.writes.clear();
         std::mem::take(&mut self.items)
+    }
+
+    /// Whether an epoch of this time might be too late for something in it: each was found sound with half of the grace left.
+    pub(super) fn is_overtaken(&self, time: Millis) -> bool {
+        self.items.iter().any(|item| time > item.judged_at.plus(EXPIRY_GRACE_MS / 2))
     }
 
     /// Forgets what is durable now.

@@ -65,6 +65,8 @@ pub struct Taken {
     pub held: usize,
     /// Those that are no epochs of this space, for ever, and why.
     pub refused: Vec<(EpochId, Invalid)>,
+    /// How many arrivals gave way because the waiting room was full: to be offered again.
+    pub dropped: usize,
     /// Ancestors that the waiting room lacks.
     pub missing: Vec<EpochId>,
     /// How many are waiting now, in the whole space.

@@ -5,18 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Fault, Space,
     batch::{Item, as_value},
-    effect::{Commit, Logged, Output, Reply, Write, Written},
+    effect::{Commit, Logged, Output, Refusal, Reply, Write, Written},
     judge::{Ancestry, CheckedEpoch, Verdict},
     view::{Overlay, ViewError},
 };
 use crate::{
-    authority::Chain,
+    authority::{AccessChange, Chain},
     capability::Role,
     dag::Head,
     epoch::{self, Epoch, Event, Header},
     id::{Address, BodyId, EpochId, Millis},
     kv::{Version, seq_time},
-    limits::{CLOCK_AHEAD_MAX_MS, EPOCH_PARENTS_MAX},
+    limits::{CLOCK_AHEAD_MAX_MS, EPOCH_PARENTS_MAX, EXPIRY_GRACE_MS},
 };
 
 /// A generation that authority never has.
@@ -29,8 +29,14 @@ impl Space {
         if self.batch.items.is_empty() {
             return Ok(());
         }
-        if self.next_seq(now).is_none() {
+        let time = self.next_seq(now).map(seq_time);
+        if time.is_none_or(|time| self.batch.is_overtaken(time)) {
             self.judge_batch_anew(now, view)?;
+        }
+        let Some(time) = time.filter(|_| !self.batch.items.is_empty()) else { return Ok(()) };
+        let queued: BTreeSet<Address> = self.batch.items.iter().map(|item| item.token.address()).collect();
+        if !self.is_owner() && self.host_proof(now, time, &|address| self.stands(address, &queued)).is_none() {
+            self.refuse_batch(&Refusal::NotHost);
             return Ok(());
         }
         self.merge_heads(now, view, commit)?;
@@ -58,11 +64,22 @@ impl Space {
         Ok(())
     }
 
-    /// Judges the queued writes anew: authority was taken away from outside, or the clock ran off.
+    /// Judges what is queued anew: authority was taken away from outside, or the clock ran off. A delegation stays, dead or
+    /// not.
     pub(super) fn judge_batch_anew(&mut self, now: Millis, view: &Overlay<'_>) -> Result<(), ViewError> {
-        for item in self.batch.reopen() {
+        let time = self.next_seq(now).map(seq_time);
+        let is_late = |item: &Item| {
+            let in_force = |time| self.log.access.is_in_force(&item.token, &(), time, EXPIRY_GRACE_MS);
+            matches!(item.token.role(), Role::Revocation { .. }) && !time.is_none_or(in_force)
+        };
+        let (late, items): (Vec<_>, Vec<_>) = self.batch.reopen().into_iter().partition(is_late);
+        for item in late {
+            self.take_back(item, &items, &Refusal::Expired);
+        }
+        for item in items {
             if item.change.is_some() {
-                self.batch.push(item);
+                let judged_at = time.unwrap_or(item.judged_at);
+                self.batch.push(item, judged_at);
                 continue;
             }
             for call in item.calls {
@@ -81,11 +98,34 @@ impl Space {
         Ok(())
     }
 
+    /// Refuses all that is queued.
+    fn refuse_batch(&mut self, refusal: &Refusal) {
+        for item in self.batch.reopen() {
+            self.take_back(item, &[], refusal);
+        }
+    }
+
+    /// Refuses a queued item. What it changed in `access` goes, unless the log or another of the items that `stay` says the
+    /// same.
+    fn take_back(&mut self, item: Item, stay: &[Item], refusal: &Refusal) {
+        let says = |other: &Item| match (&item.change, &other.change) {
+            (Some(AccessChange::Revoked(target)), Some(AccessChange::Revoked(other))) => target == other,
+            _ => false,
+        };
+        if let Some(change) = item.change.as_ref().filter(|change| !self.log.has_made(change))
+            && !stay.iter().any(says)
+        {
+            self.log.access.take_back(change);
+        }
+        self.outputs.extend(item.calls.iter().map(|call| Output::Reply(*call, Err(refusal.clone()))));
+    }
+
     /// Leaves no more heads than one epoch has parents, so that the batch has all that is held in its Past. The epochs
     /// in between carry the host's own delegation once more, which changes nothing.
     fn merge_heads(&mut self, now: Millis, view: &mut Overlay<'_>, commit: &mut Commit) -> Result<(), Fault> {
         while self.other_heads().count() > EPOCH_PARENTS_MAX {
-            let own = self.log.access.former_host_proof(&self.did, now, &|_| true);
+            let time = self.next_seq(now).map_or(now, seq_time);
+            let own = self.log.access.former_host_proof(&self.did, time, &|_| true);
             let Some(proof) = own.or_else(|| self.log.access.delegations().next().map(|(_, any)| any.clone())) else {
                 return Ok(());
             };
@@ -134,19 +174,19 @@ impl Space {
 
     /// The epoch of these items on top of everything held.
     fn build(&self, now: Millis, items: &[Item]) -> Result<CheckedEpoch, Fault> {
-        let stands = |address: &Address| {
-            self.log.tokens.holds(address) || items.iter().any(|item| item.token.address() == *address)
-        };
+        let queued = items.iter().map(|item| item.token.address()).collect();
+        let seq = self.next_seq(now).ok_or(Fault::Batch)?;
+        let proof = self.host_proof(now, seq_time(seq), &|address| self.stands(address, &queued));
         let header = Header {
             v: epoch::VERSION,
             space: self.id.clone(),
             host: self.host,
-            proof: self.host_proof(now, &stands)?,
+            proof: if self.is_owner() { None } else { Some(proof.ok_or(Fault::Batch)?) },
             incarnation: self.own.incarnation,
             n: self.own.last.map_or(0, |(_, n)| n + 1),
             prev: self.own.last.map(|(id, _)| id),
             parents: self.other_heads().map(|(id, _)| *id).take(EPOCH_PARENTS_MAX).collect(),
-            seq: self.next_seq(now).ok_or(Fault::Batch)?,
+            seq,
             body: BodyId([0; 32]),
         };
         let event = |item: &Item| Event {
@@ -182,12 +222,14 @@ impl Space {
 
     /// What an epoch of ours stands on, among the delegations that `stands` allows. It may be revoked by what is in that
     /// very epoch, or was revoked from outside since that was queued.
-    fn host_proof(&self, now: Millis, stands: &dyn Fn(&Address) -> bool) -> Result<Option<Address>, Fault> {
-        if self.is_owner() {
-            return Ok(None);
-        }
+    fn host_proof(&self, now: Millis, time: Millis, stands: &dyn Fn(&Address) -> bool) -> Option<Address> {
         let (access, host) = (&self.log.access, &self.did);
-        let proof = access.host_proof(host, now, stands).or_else(|| access.former_host_proof(host, now, stands));
-        proof.map(|proof| Some(proof.address())).ok_or(Fault::Batch)
+        let proof = access.host_proof(host, now, stands).or_else(|| access.former_host_proof(host, time, stands));
+        proof.map(|proof| proof.address())
+    }
+
+    /// Whether a delegation stands in the log, or will with those that are queued.
+    fn stands(&self, address: &Address, queued: &BTreeSet<Address>) -> bool {
+        self.log.tokens.holds(address) || queued.contains(address)
     }
 }

@@ -27,6 +27,8 @@ const GUEST_OVERHEAD_BYTES: usize = 1024;
 pub(super) struct Waiting {
     guests: BTreeMap<EpochId, Guest>,
     bytes: usize,
+    /// What each host that brings epochs takes of it.
+    shares: BTreeMap<Option<HostKey>, Share>,
     arrivals: u64,
     /// Those to be looked at, by arrival: new ones, and those that lack nothing any more.
     candidates: BTreeMap<u64, EpochId>,
@@ -38,6 +40,14 @@ pub(super) struct Waiting {
     lacking: BTreeMap<EpochId, BTreeSet<EpochId>>,
 }
 
+/// The epochs that one host brought.
+#[derive(Default)]
+struct Share {
+    bytes: usize,
+    candidates: BTreeSet<u64>,
+    idle: BTreeSet<u64>,
+}
+
 /// An epoch in the room, with all that came with it.
 pub(super) struct Guest {
     pub(super) checked: CheckedEpoch,
@@ -47,16 +57,18 @@ pub(super) struct Guest {
     pub(super) told: BTreeSet<HostKey>,
     /// The deliveries that wait until it was looked at.
     pub(super) calls: BTreeSet<CallId>,
+    /// Who brought it first.
+    from: Option<HostKey>,
     arrival: u64,
     /// Ancestors that were not held when it was last looked at.
     lacks: BTreeSet<EpochId>,
 }
 
 impl Guest {
-    fn new(arrived: Arrived, arrival: u64, call: CallId) -> Self {
+    fn new(arrived: Arrived, from: Option<HostKey>, arrival: u64, call: CallId) -> Self {
         let Arrived { checked, values, told } = arrived;
         let (calls, lacks) = ([call].into(), BTreeSet::new());
-        let mut guest = Self { checked, values: BTreeMap::new(), told: BTreeSet::new(), calls, arrival, lacks };
+        let mut guest = Self { checked, values: BTreeMap::new(), told: BTreeSet::new(), calls, from, arrival, lacks };
         guest.unite(&values, told);
         guest
     }
@@ -106,39 +118,42 @@ impl Guest {
 }
 
 impl Waiting {
-    /// Takes an epoch in. When the room is full those that have waited longest for something give way; the ones still
-    /// to be looked at do not, so that nobody can keep out what could be taken in at once.
-    pub(super) fn admit(&mut self, call: CallId, arrived: Arrived, deliveries: &mut Deliveries) {
+    /// Takes an epoch in. When the room is too full then, the host that takes most of it gives way, so that nobody keeps out
+    /// what others bring.
+    pub(super) fn admit(&mut self, call: CallId, from: Option<HostKey>, arrived: Arrived, deliveries: &mut Deliveries) {
         let id = arrived.checked.epoch.id;
-        let beside = arrived.told.len() * size_of::<HostKey>() + arrived.values.iter().map(Bytes::len).sum::<usize>();
-        if self.guests.contains_key(&id) && !self.make_room(beside) {
-            return;
-        }
-        // It may just have given way to itself.
         if let Some(guest) = self.guests.get_mut(&id) {
             let before = guest.bytes();
             guest.unite(&arrived.values, arrived.told);
-            self.bytes += guest.bytes() - before;
+            let added = guest.bytes() - before;
             if self.candidates.contains_key(&guest.arrival) && guest.calls.insert(call) {
                 deliveries.await_one(call);
             }
-            return;
-        }
-        self.arrivals += 1;
-        let guest = Guest::new(arrived, self.arrivals, call);
-        if self.make_room(guest.bytes()) {
+            self.shares.entry(guest.from).or_default().bytes += added;
+            self.bytes += added;
+        } else {
+            self.arrivals += 1;
+            let guest = Guest::new(arrived, from, self.arrivals, call);
             deliveries.await_one(call);
+            let share = self.shares.entry(from).or_default();
+            share.bytes += guest.bytes();
+            share.candidates.insert(guest.arrival);
             self.bytes += guest.bytes();
             self.candidates.insert(guest.arrival, id);
             self.guests.insert(id, guest);
         }
+        while self.bytes > WAITING_BYTES_MAX && self.give_way(deliveries) {}
     }
 
-    fn make_room(&mut self, bytes: usize) -> bool {
-        while self.bytes + bytes > WAITING_BYTES_MAX {
-            let Some((_, longest)) = self.idle.first_key_value() else { return false };
-            let longest = *longest;
-            self.remove(&longest);
+    /// Of the host that takes most of the room goes what has waited longest for something, or else what came last: what came
+    /// before it may be taken in at once.
+    fn give_way(&mut self, deliveries: &mut Deliveries) -> bool {
+        let Some((_, most)) = self.shares.iter().max_by_key(|(_, share)| share.bytes) else { return false };
+        let longest = most.idle.first().and_then(|arrival| self.idle.get(arrival));
+        let last = most.candidates.last().and_then(|arrival| self.candidates.get(arrival));
+        let Some(id) = longest.or(last).copied() else { return false };
+        if let Some(guest) = self.remove(&id) {
+            deliveries.settle(&guest.calls, |taken| taken.dropped += 1);
         }
         true
     }
@@ -187,18 +202,24 @@ impl Waiting {
             self.lacking.entry(*lacking).or_default().insert(*id);
         }
         guest.lacks = lacks;
-        self.candidates.remove(&guest.arrival);
-        self.idle.insert(guest.arrival, *id);
-        if self.idle.len() > WAITING_EPOCHS_MAX
-            && let Some((_, longest)) = self.idle.pop_first()
-        {
-            self.remove(&longest);
+        let (arrival, share) = (guest.arrival, self.shares.entry(guest.from).or_default());
+        self.candidates.remove(&arrival);
+        self.idle.insert(arrival, *id);
+        share.candidates.remove(&arrival);
+        share.idle.insert(arrival);
+        if self.idle.len() > WAITING_EPOCHS_MAX {
+            let most = self.shares.values().max_by_key(|share| share.idle.len());
+            let longest = most.and_then(|most| most.idle.first()).and_then(|arrival| self.idle.get(arrival)).copied();
+            longest.and_then(|longest| self.remove(&longest));
         }
     }
 
     /// An idle one is to be looked at again.
     fn wake(&mut self, id: &EpochId) {
         if let Some(guest) = self.guests.get(id) {
+            let share = self.shares.entry(guest.from).or_default();
+            share.idle.remove(&guest.arrival);
+            share.candidates.insert(guest.arrival);
             self.idle.remove(&guest.arrival);
             self.candidates.insert(guest.arrival, *id);
         }
@@ -231,6 +252,14 @@ impl Waiting {
     fn remove(&mut self, id: &EpochId) -> Option<Guest> {
         let guest = self.guests.remove(id)?;
         self.bytes -= guest.bytes();
+        if let Some(share) = self.shares.get_mut(&guest.from) {
+            share.bytes -= guest.bytes();
+            share.candidates.remove(&guest.arrival);
+            share.idle.remove(&guest.arrival);
+            if share.bytes == 0 {
+                self.shares.remove(&guest.from);
+            }
+        }
         self.candidates.remove(&guest.arrival);
         self.idle.remove(&guest.arrival);
         self.ahead.remove(&(guest.checked.epoch.time(), *id));

@@ -321,8 +321,12 @@ impl Host {
     }
 
     pub fn deliver(&mut self, epochs: Vec<Arrived>) -> CallId {
+        self.deliver_from(None, epochs)
+    }
+
+    pub fn deliver_from(&mut self, from: Option<HostKey>, epochs: Vec<Arrived>) -> CallId {
         let call = self.call();
-        self.core.handle_epochs(self.now(), &self.view, call, epochs).expect("the batch is sound");
+        self.core.handle_epochs(self.now(), &self.view, call, from, epochs).expect("the batch is sound");
         self.settle();
         call
     }
