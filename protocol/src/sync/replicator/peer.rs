@@ -164,7 +164,11 @@ impl Pulls {
     }
 
     /// Takes the next out of the queue, unless enough are under way.
-    pub(super) fn next(&mut self, pulling: &BTreeSet<SpaceId>, under_way_max: usize) -> Option<(SpaceId, Task)> {
+    pub(super) fn next(
+        &mut self,
+        pulling: &BTreeSet<SpaceId>,
+        under_way_max: usize,
+    ) -> Option<(SpaceId, Task)> {
         if self.under_way >= under_way_max {
             return None;
         }
