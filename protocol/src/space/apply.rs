@@ -290,6 +290,7 @@ impl Log {
         let revocation = Revocation {
             address: token.address(),
             target: standing.target.identity(),
+            target_address: standing.target.address(),
             rests_on: standing.rests_on.clone(),
             after,
             carriers: vec![carrier],

@@ -51,6 +51,8 @@ pub(super) struct Revocation {
     pub(super) address: Address,
     /// The delegation it ends.
     pub(super) target: Identity,
+    /// That, by the spelling which the revocation names.
+    pub(super) target_address: Address,
     /// What it rests on, whichever epoch carries it.
     pub(super) rests_on: BTreeSet<Identity>,
     /// What it names in `after`, with its Past.
@@ -153,13 +155,12 @@ impl Cuts {
         chain: &BTreeSet<Identity>,
         place: Place,
         version: &Version,
-    ) -> Option<(Identity, Address, Rule)> {
-        let targets = chain.iter().filter_map(|member| self.targets.get_key_value(member));
-        let mut revocations = targets.flat_map(|(target, ids)| ids.iter().map(move |id| (target, id)));
-        revocations.find_map(|(target, id)| {
+    ) -> Option<(Address, Address, Rule)> {
+        let mut revocations = chain.iter().filter_map(|member| self.targets.get(member)).flatten();
+        revocations.find_map(|id| {
             let (cut, revocation) = (self.cuts.get(id)?, self.revocations.get(id)?);
             let rule = || if cut.seen == revocation.seen() { Rule::Cut } else { Rule::Widened };
-            (!cut.contains(place, version.event())).then(|| (*target, revocation.address, rule()))
+            (!cut.contains(place, version.event())).then(|| (revocation.target_address, revocation.address, rule()))
         })
     }
 
@@ -233,6 +234,7 @@ mod tests {
         Revocation {
             address: Address::of(b"revocation"),
             target: Identity([2; 32]),
+            target_address: Address::of(b"target"),
             rests_on: BTreeSet::new(),
             after: None,
             carriers: vec![carrier],

@@ -195,9 +195,8 @@ impl Space {
 impl super::apply::Log {
     /// The revocation that takes an operation's effect away: of several the first, by delegation and revocation.
     fn why_void(&self, operation: &Operation) -> Option<Void> {
-        let (delegation, address, rule) =
-            self.cuts.why(&self.chain_of(operation), operation.place, &operation.version)?;
-        let delegation = self.tokens.all().find(|proof| proof.identity() == delegation)?.address();
-        Some(Void { delegation, revocation: address, rule })
+        let chain = self.chain_of(operation);
+        let (delegation, revocation, rule) = self.cuts.why(&chain, operation.place, &operation.version)?;
+        Some(Void { delegation, revocation, rule })
     }
 }
