@@ -154,6 +154,7 @@ impl Space {
                 Err(error) => replay.passed_over.push(error),
             }
         }
+        replay.changes.extend(self.log.settle(&mut view)?);
         Ok(replay)
     }
 
@@ -393,6 +394,7 @@ impl Space {
                 }
             }
         }
+        commit.change(self.log.settle(view)?);
         Ok(revoked)
     }
 

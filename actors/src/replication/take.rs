@@ -55,6 +55,11 @@ impl Replication {
         }
         self.shared.counters.taken(taken.taken);
         hosted.note_waiting(taken.waiting);
+        if taken.dropped > 0 {
+            // They are asked for again, from where this began.
+            tracing::debug!(space = %hosted.id, dropped = taken.dropped, "no room for epochs to wait in");
+            return None;
+        }
         Some(TakenIn {
             taken: taken.taken,
             held: taken.held,

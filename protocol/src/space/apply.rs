@@ -28,6 +28,8 @@ pub(super) struct Log {
     pub(super) dag: Dag,
     pub(super) tokens: Tokens,
     pub(super) cuts: Cuts,
+    /// Whether a revocation came since they were settled.
+    is_unsettled: bool,
     pub(super) access: Access,
     /// The revocations in the log, whether they count or not, and what each ends.
     pub(super) revocations: BTreeMap<Identity, Identity>,
@@ -41,6 +43,7 @@ impl Log {
             dag: Dag::default(),
             tokens: Tokens::default(),
             cuts: Cuts::default(),
+            is_unsettled: false,
             access: Access::new(space),
             revocations: BTreeMap::new(),
             chains: BTreeMap::new(),
@@ -75,7 +78,8 @@ impl Log {
         self.revoke_all(space, place, judged, view, &mut Applied::default()).map(drop)
     }
 
-    /// Takes in an epoch all of whose Past is held; changes go to the index and, for the next epoch, to `view`.
+    /// Takes in an epoch all of whose Past is held; changes go to the index and, for the next epoch, to `view`. After the last
+    /// one of a commit [`Log::settle`] has to follow.
     pub(super) fn apply(
         &mut self,
         space: &SpaceId,
@@ -118,25 +122,38 @@ impl Log {
         for change in dead(space, checked, place, &judged) {
             applied.push(view, change);
         }
-        let changes_cuts = revokes && self.revoke_all(space, place, &judged, view, &mut applied)?;
-        let affected = if changes_cuts { self.cuts.settle() } else { BTreeSet::new() };
+        if revokes && self.revoke_all(space, place, &judged, view, &mut applied)? {
+            self.is_unsettled = true;
+        }
         let written = self.operations(space, checked, place, &judged);
         for operation in written.values().flatten() {
             applied.push(view, Change::Operation(operation.clone()));
         }
-        let is_affected = |root: &Address| self.chains.get(root).is_some_and(|members| !members.is_disjoint(&affected));
-        let to_judge = if affected.is_empty() { BTreeSet::new() } else { view.keys_under(&is_affected)? };
-        for (key, fresh) in written.iter().filter(|(key, _)| !to_judge.contains(*key)) {
+        for (key, fresh) in &written {
             if let Some(change) = self.winner(key, fresh, view)? {
                 applied.push(view, change);
             }
         }
-        for key in &to_judge {
-            if let Some(change) = self.winner(key, &[], view)? {
+        Ok(applied)
+    }
+
+    /// Judges anew what the revocations of the epochs that were applied touch.
+    pub(super) fn settle(&mut self, view: &mut Overlay<'_>) -> Result<Vec<Change>, ViewError> {
+        let mut applied = Applied::default();
+        if !std::mem::take(&mut self.is_unsettled) {
+            return Ok(applied.changes);
+        }
+        let affected = self.cuts.settle();
+        if affected.is_empty() {
+            return Ok(applied.changes);
+        }
+        let is_affected = |root: &Address| self.chains.get(root).is_some_and(|members| !members.is_disjoint(&affected));
+        for key in view.keys_under(&is_affected)? {
+            if let Some(change) = self.winner(&key, &[], view)? {
                 applied.push(view, change);
             }
         }
-        Ok(applied)
+        Ok(applied.changes)
     }
 
     /// The operations of a judged epoch, by key.
@@ -273,12 +290,13 @@ impl Log {
         let revocation = Revocation {
             address: token.address(),
             target: standing.target.identity(),
+            target_address: standing.target.address(),
             rests_on: standing.rests_on.clone(),
             after,
             carriers: vec![carrier],
+            is_repeated: false,
         };
-        self.cuts.add(token.identity(), revocation);
-        Ok(true)
+        Ok(self.cuts.add(token.identity(), revocation))
     }
 }
 

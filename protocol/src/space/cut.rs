@@ -51,11 +51,16 @@ pub(super) struct Revocation {
     pub(super) address: Address,
     /// The delegation it ends.
     pub(super) target: Identity,
+    /// That, by the spelling which the revocation names.
+    pub(super) target_address: Address,
     /// What it rests on, whichever epoch carries it.
     pub(super) rests_on: BTreeSet<Identity>,
     /// What it names in `after`, with its Past.
     pub(super) after: Option<Vector>,
+    /// Those that say anything.
     pub(super) carriers: Vec<Carrier>,
+    /// Whether more than one epoch carries it.
+    pub(super) is_repeated: bool,
 }
 
 /// The revocations of a space and what each lets stand.
@@ -70,14 +75,24 @@ pub(super) struct Cuts {
 impl Revocation {
     /// Adds an epoch that carries it, by its first copy there; epochs come ancestors first.
     ///
-    /// With `after` only the first epochs matter: the question is whether any lies in a set closed under Past.
-    fn carried_by(&mut self, carrier: Carrier) {
-        let covers = |known: &Carrier| {
-            known.place == carrier.place || (self.after.is_some() && carrier.past.contains(known.place))
-        };
-        if !self.carriers.iter().any(covers) {
-            self.carriers.push(carrier);
+    /// True when that may change what it lets stand.
+    ///
+    /// With `after` only the first epochs matter: the question is whether any lies in a set closed under Past. Without it
+    /// an epoch adds nothing that has another one in its Past and stands on all that this one stands on: it has seen as much,
+    /// and whoever widens what the other had seen widens what it had seen.
+    fn carried_by(&mut self, carrier: Carrier) -> bool {
+        let is_after = self.after.is_some();
+        if self.carriers.iter().any(|known| known.place == carrier.place) {
+            return false;
         }
+        let covers =
+            |known: &Carrier| carrier.past.contains(known.place) && (is_after || known.host.is_subset(&carrier.host));
+        let was_repeated = std::mem::replace(&mut self.is_repeated, true);
+        if self.carriers.iter().any(covers) {
+            return !was_repeated && !is_after;
+        }
+        self.carriers.push(carrier);
+        true
     }
 
     /// What it lets stand as long as nobody widens it.
@@ -99,12 +114,14 @@ impl Revocation {
 }
 
 impl Cuts {
-    /// Takes in one epoch's copy of a revocation; `settle` has to follow.
-    pub(super) fn add(&mut self, id: Identity, first: Revocation) {
+    /// Takes in one epoch's copy of a revocation; when that is true, `settle` has to follow.
+    pub(super) fn add(&mut self, id: Identity, first: Revocation) -> bool {
         self.targets.entry(first.target).or_default().insert(id);
         match self.revocations.get_mut(&id) {
-            Some(known) => first.carriers.into_iter().for_each(|carrier| known.carried_by(carrier)),
-            None => drop(self.revocations.insert(id, first)),
+            Some(known) => {
+                first.carriers.into_iter().fold(false, |changed, carrier| known.carried_by(carrier) || changed)
+            }
+            None => self.revocations.insert(id, first).is_none(),
         }
     }
 
@@ -138,13 +155,12 @@ impl Cuts {
         chain: &BTreeSet<Identity>,
         place: Place,
         version: &Version,
-    ) -> Option<(Identity, Address, Rule)> {
-        let targets = chain.iter().filter_map(|member| self.targets.get_key_value(member));
-        let mut revocations = targets.flat_map(|(target, ids)| ids.iter().map(move |id| (target, id)));
-        revocations.find_map(|(target, id)| {
+    ) -> Option<(Address, Address, Rule)> {
+        let mut revocations = chain.iter().filter_map(|member| self.targets.get(member)).flatten();
+        revocations.find_map(|id| {
             let (cut, revocation) = (self.cuts.get(id)?, self.revocations.get(id)?);
             let rule = || if cut.seen == revocation.seen() { Rule::Cut } else { Rule::Widened };
-            (!cut.contains(place, version.event())).then(|| (*target, revocation.address, rule()))
+            (!cut.contains(place, version.event())).then(|| (revocation.target_address, revocation.address, rule()))
         })
     }
 
@@ -173,7 +189,7 @@ impl Cuts {
             seen = Some(seen.map_or_else(|| past.clone(), |seen| seen.meet(&past)));
         }
         let own = match revocation.carriers.as_slice() {
-            [only] => Some((only.place, only.event)),
+            [only] if !revocation.is_repeated => Some((only.place, only.event)),
             _ => None,
         };
         Cut { seen: seen.unwrap_or_default(), own }
@@ -200,5 +216,47 @@ impl Cuts {
             }
         }
         seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: Identity = Identity([1; 32]);
+
+    /// A revocation without `after`, carried by the epoch at this place on top of its branch and of what `seen` names.
+    fn carried(branch: u32, n: u64, seen: &[(u32, u64)], host: u8) -> Revocation {
+        let mut past = Vector::default();
+        let below = n.checked_sub(1).map(|below| (branch, below));
+        below.iter().chain(seen).for_each(|(branch, n)| past.reach(Place { branch: *branch, n: *n }));
+        let carrier = Carrier { place: Place { branch, n }, event: 3, past, host: [Identity([host; 32])].into() };
+        Revocation {
+            address: Address::of(b"revocation"),
+            target: Identity([2; 32]),
+            target_address: Address::of(b"target"),
+            rests_on: BTreeSet::new(),
+            after: None,
+            carriers: vec![carrier],
+            is_repeated: false,
+        }
+    }
+
+    #[test]
+    fn an_epoch_that_repeats_a_revocation_on_top_of_another_changes_nothing() {
+        let mut cuts = Cuts::default();
+        assert!(cuts.add(ID, carried(0, 5, &[], 7)));
+        cuts.settle();
+        let own = |cuts: &Cuts| cuts.cuts[&ID].contains(Place { branch: 0, n: 5 }, 1);
+        assert!(own(&cuts), "earlier events of the only epoch survive");
+        assert!(cuts.add(ID, carried(0, 6, &[], 7)), "it is not the only one any more");
+        cuts.settle();
+        assert!(!own(&cuts));
+        assert!((7..1000).all(|n| !cuts.add(ID, carried(0, n, &[], 7))));
+        assert!(!cuts.add(ID, carried(1, 0, &[(0, 9)], 7)), "on another chain of the same host");
+        assert_eq!(cuts.revocations[&ID].carriers.len(), 1);
+        assert!(cuts.add(ID, carried(1, 1, &[(0, 9)], 8)), "what another host stands on may be widened otherwise");
+        assert!(cuts.add(ID, carried(2, 0, &[], 7)), "it has not seen the first");
+        assert_eq!(cuts.revocations[&ID].carriers.len(), 3);
     }
 }

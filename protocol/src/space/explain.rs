@@ -97,7 +97,6 @@ impl Space {
     /// [`ViewError`] when the index cannot be read.
     pub fn explain(&self, view: &dyn View, mut operations: Vec<Operation>) -> Result<Vec<Explained>, ViewError> {
         operations.sort_by_key(|operation| std::cmp::Reverse(operation.version));
-        let mut addresses = None;
         let mut counting: BTreeMap<(Key, Identity), BTreeSet<Version>> = BTreeMap::new();
         let mut explained = Vec::with_capacity(operations.len());
         for operation in operations {
@@ -108,7 +107,7 @@ impl Space {
                 entry.insert(counts.map(|counts| counts.version).collect());
             }
             let counts = counting.get(&place).is_some_and(|counting| counting.contains(&operation.version));
-            let worth = match self.log.why_void(&operation, &mut addresses) {
+            let worth = match self.log.why_void(&operation) {
                 Some(void) => Worth::Void(void),
                 None if !counts => Worth::Repeated,
                 None if view.winner(&operation.key)?.is_some_and(|wins| wins.version == operation.version) => {
@@ -213,16 +212,10 @@ impl Space {
 }
 
 impl super::apply::Log {
-    /// The revocation that takes an operation's effect away: of several the first, by delegation and revocation. The
-    /// delegations' addresses are arranged in `addresses` when they are needed first.
-    fn why_void(&self, operation: &Operation, addresses: &mut Option<BTreeMap<Identity, Address>>) -> Option<Void> {
-        let (delegation, address, rule) =
-            self.cuts.why(&self.chain_of(operation), operation.place, &operation.version)?;
-        let addresses = addresses.get_or_insert_with(|| {
-            // Of several spellings the first.
-            self.tokens.all().rev().map(|proof| (proof.identity(), proof.address())).collect()
-        });
-        let delegation = *addresses.get(&delegation)?;
-        Some(Void { delegation, revocation: address, rule })
+    /// The revocation that takes an operation's effect away: of several the first, by delegation and revocation.
+    fn why_void(&self, operation: &Operation) -> Option<Void> {
+        let chain = self.chain_of(operation);
+        let (delegation, revocation, rule) = self.cuts.why(&chain, operation.place, &operation.version)?;
+        Some(Void { delegation, revocation, rule })
     }
 }

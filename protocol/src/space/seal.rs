@@ -162,6 +162,7 @@ impl Space {
         self.own.last = Some((id, checked.epoch.header.n));
         self.own.seq = seq;
         commit.change(applied.changes);
+        commit.change(self.log.settle(view)?);
         commit.epochs.push(Logged { signed: checked.epoch.signed, values: Vec::new(), told: BTreeSet::new() });
         Ok((id, seq))
     }
