@@ -512,6 +512,26 @@ fn what_an_arriving_clock_makes_too_late_is_refused_alone() {
 }
 
 #[test]
+fn a_queued_revocation_stays_when_another_arrives() {
+    let (owner, mut host, session) = start();
+    let (one, other) = (owner.session(8), owner.session(9));
+    for session in [&one, &other] {
+        host.take_token(session.delegation.clone()).expect("taken in");
+    }
+    host.slow = true;
+    host.put_and_wait(&session, "other");
+    let revocation = host.send_token(owner.revoke(&one.delegation, &[]), vec![]);
+    let peer = Forger::new(&owner, 7);
+    let events = [&owner.host_delegation(&peer.did()), &other.delegation, &owner.revoke(&other.delegation, &[])];
+    host.receive([peer.epoch(Draft { seq: clock(host.now_ms), events: events.map(event).into(), ..Draft::default() })]);
+    host.finish_all();
+    assert!(matches!(host.reply(revocation), Some(Ok(Reply::Taken(_)))), "{:?}", host.reply(revocation));
+    for ended in [&one, &other] {
+        assert!(matches!(host.put(ended, "k", b"three"), Err(Refusal::Denied(_))));
+    }
+}
+
+#[test]
 fn what_is_queued_when_the_host_s_own_delegation_ends_is_refused() {
     let owner = Owner::new(1);
     let mut host = Host::new(&owner, 2);

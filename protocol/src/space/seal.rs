@@ -10,7 +10,7 @@ use super::{
     view::{Overlay, ViewError},
 };
 use crate::{
-    authority::{AccessChange, Chain},
+    authority::{AccessChange, Chain, within},
     capability::Role,
     dag::Head,
     epoch::{self, Epoch, Event, Header},
@@ -69,8 +69,10 @@ impl Space {
     pub(super) fn judge_batch_anew(&mut self, now: Millis, view: &Overlay<'_>) -> Result<(), ViewError> {
         let time = self.next_seq(now).map(seq_time);
         let is_late = |item: &Item| {
-            let in_force = |time| self.log.access.is_in_force(&item.token, &(), time, EXPIRY_GRACE_MS);
-            matches!(item.token.role(), Role::Revocation { .. }) && !time.is_none_or(in_force)
+            let Ok((standing, _)) = self.log.access.revocation(&item.token, &()) else { return false };
+            let in_force =
+                |time| within(&item.token, time, EXPIRY_GRACE_MS) && standing.proofs.in_force(time, EXPIRY_GRACE_MS);
+            !time.is_none_or(in_force)
         };
         let (late, items): (Vec<_>, Vec<_>) = self.batch.reopen().into_iter().partition(is_late);
         for item in late {
