@@ -119,7 +119,11 @@ impl Cuts {
         self.targets.entry(first.target).or_default().insert(id);
         match self.revocations.get_mut(&id) {
             Some(known) => {
-                first.carriers.into_iter().fold(false, |changed, carrier| known.carried_by(carrier) || changed)
+                let mut is_changed = false;
+                for carrier in first.carriers {
+                    is_changed |= known.carried_by(carrier);
+                }
+                is_changed
             }
             None => self.revocations.insert(id, first).is_none(),
         }
