@@ -282,7 +282,7 @@ async fn a_read_of_a_winner_whose_bytes_are_gone_has_them_wanted() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.expect("the file goes");
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("the file goes");
     assert_eq!(test.world.node.wanted_values(None, 10).await, []);
     assert!(test.get("large").await.is_err());
     assert_eq!(test.world.node.wanted_values(None, 10).await.len(), 1);
