@@ -1,7 +1,7 @@
 //! How hosts bring each other up to date.
 //!
 //! Three protocols, each a request and its answer in canonical DAG-CBOR (see [`message`]): two hosts compare the spaces they
-//! share ([`compare`]), one pulls from the other what it lacks ([`have`], [`serve`]), and a host pushes what it has just
+//! share ([`compare`]), one pulls from the other what it lacks ([`have`], [`serve_pull`]), and a host pushes what it has just
 //! committed. The side that answers keeps no state about the other: the log is the cursor. Correctness never depends on a
 //! push arriving.
 //!

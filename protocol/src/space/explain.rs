@@ -129,7 +129,7 @@ impl Space {
     }
 
     /// What a revocation would newly void if it were logged now, on top of what is queued: it is judged and taken in on a copy.
-    /// `borrowed` as in [`Space::handle_token`]. At most `max` operations are listed, and at most [`LOOKED_AT`] times as many
+    /// `borrowed` as in [`Space::handle_token`]. At most `max` operations are listed, and at most `LOOKED_AT` times as many
     /// looked at.
     ///
     /// # Errors
