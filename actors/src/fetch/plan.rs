@@ -15,13 +15,13 @@ pub(crate) use self::settings::Settings;
 use super::{Occurrence, Urgency};
 use crate::blobs::Groups;
 
+mod blob;
 mod room;
 mod settings;
 
+use blob::{Blob, Flight, Place, Standing};
 use room::Room;
 
-/// Places of one value that are remembered: it is asked for at any of them.
-const PLACES_MAX: usize = 4;
 /// Values that one look passes over though a host of theirs is free. Then they rest, so that the next look sees others.
 const BLOCKED_MAX: usize = 256;
 /// The part of all requests under way that one space may have while others want something: a quarter.
@@ -67,75 +67,6 @@ pub(crate) enum End {
     Disk,
     /// As before, and nothing that came until now is here any more.
     Lost,
-}
-
-/// What a peer's answers for one value came to.
-#[derive(Debug, Clone, Copy)]
-struct Standing {
-    failures: u32,
-    /// Whether the last answer was that it is not there.
-    is_missing: bool,
-    not_before: Millis,
-}
-
-struct Flight {
-    key: BlobKey,
-    peer: HostKey,
-    at: Occurrence,
-    groups: Range<u64>,
-    since: Millis,
-}
-
-/// Where a value stands in the order of things.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Ready,
-    Sleeping(Millis),
-    /// Everything is here; it is getting its name.
-    Complete,
-}
-
-struct Blob {
-    urgency: Urgency,
-    /// Order of arrival.
-    number: u64,
-    place: Place,
-    at: Vec<Occurrence>,
-    /// Places of which no host was connected.
-    deserted: BTreeSet<Occurrence>,
-    /// The space in whose part of the list it is.
-    listed: SpaceId,
-    /// What was not verified yet.
-    left: Groups,
-    flights: BTreeSet<Call>,
-    standings: BTreeMap<(HostKey, Occurrence), Standing>,
-    bans: BTreeMap<HostKey, Millis>,
-    asked: BTreeMap<HostKey, Millis>,
-}
-
-impl Blob {
-    /// Takes in another place. When there are as many as may be, it replaces one that brings nothing; one where somebody waits
-    /// for the value replaces any.
-    fn take_place(&mut self, at: &Occurrence, urgency: Urgency) -> bool {
-        if self.at.len() >= PLACES_MAX {
-            let failures = |at: &Occurrence| -> u32 {
-                let said = self.standings.iter().filter(|((_, other), _)| other == at);
-                said.map(|(_, standing)| standing.failures).fold(0, u32::saturating_add)
-            };
-            let useless = |at: &Occurrence| (self.deserted.contains(at), failures(at));
-            let Some(worst) = (0..self.at.len()).rev().max_by_key(|index| useless(&self.at[*index])) else {
-                return false;
-            };
-            if urgency == Urgency::Soon && useless(&self.at[worst]) == (false, 0) {
-                return false;
-            }
-            let replaced = self.at.remove(worst);
-            self.standings.retain(|(_, other), _| *other != replaced);
-            self.deserted.remove(&replaced);
-        }
-        self.at.push(at.clone());
-        true
-    }
 }
 
 /// How many requests one space may have under way.
